@@ -1,0 +1,62 @@
+"""Converters of other formats into records in SpERT's format."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from os import PathLike
+from pathlib import Path
+
+from ..reading import JSONL_SUFFIXES
+from ..schema import nearest
+from ..validation import validate_records
+from ..writing import write_records
+from .brat import read_brat
+from .conversion import Conversion
+from .corp import read_corp
+from .drug_ae import read_drug_ae
+from .dygie import read_dygie
+
+FORMATS = {"dygie": read_dygie, "drug-ae": read_drug_ae, "brat": read_brat, "corp": read_corp}
+
+
+def convert(
+    source_format: str,
+    input: str | PathLike[str],
+    output: str | PathLike[str],
+    types_output: str | PathLike[str] | None = None,
+    symmetric_relations: Sequence[str] = (),
+) -> Conversion:
+    """Convert a file (brat: a file pair or a folder) and write records, and their types if `types_output` is given.
+
+    Args:
+        source_format: `dygie` (SciERC's JSONL), `drug-ae` (ADE's DRUG-AE.rel), `brat` or `corp` (CoNLL04).
+        input: see the reader of the format.
+        output: a `.json` file (a list) or a `.jsonl` file (a record a line).
+        types_output: the types file; the types are in the order of their first appearance.
+        symmetric_relations: relation types to mark as symmetric in the types file.
+
+    Returns:
+        Records, types and the warnings of the reader and of `validate_records`.
+
+    Raises:
+        DataError: the input cannot be converted; nothing is written then. The message names every problem's place.
+        ValueError: an unknown format, an output of another kind, or a symmetric relation that does not occur.
+        OSError: a file cannot be written; it is then left as it was.
+    """
+    if source_format not in FORMATS:
+        near = nearest(source_format, list(FORMATS))
+        mend = f"did you mean {near!r}?" if near else f"use one of {', '.join(FORMATS)}"
+        raise ValueError(f"{source_format!r} is no format to convert from; {mend}")
+    if Path(output).suffix.lower() not in (".json", *JSONL_SUFFIXES):
+        raise ValueError(f"the output {str(output)!r} is neither .json nor .jsonl; rename it")
+    conversion = FORMATS[source_format](input)
+    symmetric = dict.fromkeys([*conversion.schema.symmetric_relations, *symmetric_relations])
+    conversion.schema = replace(conversion.schema, symmetric_relations=tuple(symmetric))
+    report = validate_records(conversion.records, conversion.schema, str(input))
+    report.raise_for_errors()
+    conversion.warnings.extend(report.warnings)
+    if types_output is not None:
+        conversion.schema.to_file(types_output)
+    write_records(output, conversion.records)
+    return conversion

@@ -1,0 +1,186 @@
+"""brat's standoff format: `X.txt` with the text and `X.ann` with the annotations, or a folder of such pairs."""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+from collections import defaultdict
+from itertools import accumulate
+from os import PathLike
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ..problems import DataError, Problem, show
+from ..reading import read_text
+from ..schema import LabelSchema
+from .conversion import Conversion, split_words, word_span
+
+_ENTITY = re.compile(r"(\S+) (\d+) (\d+)((?:;\d+ \d+)*)")
+_RELATION = re.compile(r"(\S+) \w+:(\S+) \w+:(\S+)")
+_OTHER = {"E": "events", "A": "attributes", "M": "attributes", "N": "normalizations", "#": "notes", "*": "sets"}
+
+
+class _Entity(NamedTuple):
+    type: str
+    start: int  # characters of the text
+    end: int
+    line: int
+
+
+def read_brat(path: str | PathLike[str]) -> Conversion:
+    """Read entities (T lines) and binary relations (R lines; the first argument is the head).
+
+    A record is a line of the text that is not blank; its orig_id is `NAME_NUMBER`, the number counting the text's
+    lines from 0. Words are those of `split_words`, cut at the borders of entities. What has no place in a record is
+    left out, with a warning that counts and names it: discontinuous entities, entities and relations across lines,
+    relations whose arguments were left out, and lines of other kinds. Raises `DataError` with every problem of the
+    files.
+    """
+    conversion = Conversion([], LabelSchema(()))
+    problems: list[Problem] = []
+    for text_path in _texts(Path(path)):
+        try:
+            document = _Document(text_path)
+        except DataError as error:
+            problems.extend(error.problems)
+        else:
+            conversion.records.extend(document.records())
+            conversion.warnings.extend(document.warnings())
+    if problems:
+        raise DataError(problems)
+    conversion.schema = LabelSchema.from_records(conversion.records)
+    return conversion
+
+
+def _texts(path: Path) -> list[Path]:
+    """Return the text files of a folder, or that of one pair; the check that each has its annotations comes later."""
+    if not path.is_dir():
+        return [path.with_suffix(".txt")]
+    stems = sorted({file.stem for file in path.iterdir() if file.suffix in (".txt", ".ann")})
+    if not stems:
+        problem, mend = "holds no .txt and .ann files", "name the folder that does"
+        raise DataError([Problem(file=str(path), problem=problem, mend=mend)])
+    return [path / f"{stem}.txt" for stem in stems]
+
+
+class _Document:
+    """One text with its annotations. Raises `DataError` with every problem of the pair."""
+
+    def __init__(self, text_path: Path):
+        self.name = text_path.stem
+        self.file = str(text_path.with_suffix(".ann"))
+        self.text = read_text(text_path)
+        self.lines = self.text.split("\n")
+        self.line_starts = list(accumulate((len(line) + 1 for line in self.lines[:-1]), initial=0))
+        self.entities: dict[str, _Entity] = {}
+        self.relations: list[tuple[str, _Entity, _Entity]] = []
+        self.left_out: dict[str, list[str]] = defaultdict(list)  # reason → what
+        self.problems: list[Problem] = []
+        self._read_annotations()
+        if self.problems:
+            raise DataError(self.problems)
+
+    def records(self) -> list[dict[str, Any]]:
+        """Return a record for each line that is not blank."""
+        records = []
+        for number, line in enumerate(self.lines):
+            if not line.strip():
+                continue
+            offset = self.line_starts[number]
+            entities = [entity for entity in self.entities.values() if entity.line == number]
+            words = split_words(
+                line, (border - offset for entity in entities for border in (entity.start, entity.end))
+            )
+            spans = [word_span(words, entity.start - offset, entity.end - offset) for entity in entities]
+            records.append(
+                {
+                    "tokens": [line[start:end] for start, end in words],
+                    "entities": [
+                        {"type": entity.type, "start": start, "end": end}
+                        for entity, (start, end) in zip(entities, spans)
+                    ],
+                    "relations": [
+                        {"type": kind, "head": entities.index(head), "tail": entities.index(tail)}
+                        for kind, head, tail in self.relations
+                        if head.line == number
+                    ],
+                    "orig_id": f"{self.name}_{number}",
+                }
+            )
+        return records
+
+    def warnings(self) -> list[Problem]:
+        """Return a warning for each reason to leave something out."""
+        mend = "records have no place for them"
+        return [
+            Problem(file=self.file, problem=f"{len(what)} {reason} left out ({show(', '.join(what))})", mend=mend)
+            for reason, what in self.left_out.items()
+        ]
+
+    def _read_annotations(self) -> None:
+        skipped: set[str] = set()
+        relations: list[tuple[int, list[str]]] = []
+        for number, line in enumerate(read_text(self.file).split("\n"), start=1):
+            columns = line.rstrip("\r").split("\t")
+            identifier, kind = columns[0], line[:1]
+            if identifier in self.entities or identifier in skipped and kind in "TE":
+                self._add(number, line, "the ID is given more than once", "give each annotation its own")
+            elif kind == "T" and len(columns) > 1:
+                if not self._read_entity(number, columns):
+                    skipped.add(identifier)
+            elif kind == "R" and len(columns) > 1:
+                relations.append((number, columns))  # read later: their entities may come after them
+            elif kind in _OTHER:
+                self.left_out[_OTHER[kind]].append(identifier)
+                skipped.add(identifier)
+            elif line.strip():
+                self._add(number, line, "an unknown kind of line", "write ID, tab, annotation")
+        for number, columns in relations:
+            self._read_relation(number, columns, skipped)
+
+    def _read_entity(self, number: int, columns: list[str]) -> bool:
+        """Note an entity. Returns whether it has a place in a record."""
+        match = _ENTITY.fullmatch(columns[1])
+        if not match:
+            self._add(number, columns[1], "no entity", "write TYPE START END")
+            return False
+        kind, start, end = match[1], int(match[2]), int(match[3])
+        if match[4]:
+            self.left_out["discontinuous entities"].append(columns[0])
+            return False
+        found = self.text[start:end]
+        if not found.strip():
+            self._add(number, columns[1], "no word lies between these characters", "correct the offsets")
+            return False
+        if len(columns) > 2 and columns[2] != re.sub("[\r\n]", " ", found):
+            problem = f"the text has {show(found)} there, not {show(columns[2])}"
+            self._add(number, columns[1], problem, "count characters (not bytes) of the .txt file from 0")
+            return False
+        line = bisect_right(self.line_starts, start) - 1
+        if end > self.line_starts[line] + len(self.lines[line]):
+            self.left_out["entities across lines"].append(columns[0])
+            return False
+        self.entities[columns[0]] = _Entity(kind, start, end, line)
+        return True
+
+    def _read_relation(self, number: int, columns: list[str], skipped: set[str]) -> None:
+        match = _RELATION.fullmatch(columns[1].strip())
+        if not match:
+            self._add(number, columns[1], "no binary relation", "write TYPE Arg1:ID Arg2:ID")
+            return
+        kind, *arguments = match.groups()
+        unknown = [argument for argument in arguments if argument not in self.entities and argument not in skipped]
+        if unknown:
+            self._add(number, columns[1], f"there is no annotation {unknown[0]}", "correct the argument")
+            return
+        if skipped.intersection(arguments):
+            self.left_out["relations of arguments that were left out,"].append(columns[0])
+            return
+        head, tail = (self.entities[argument] for argument in arguments)
+        if head.line != tail.line:
+            self.left_out["relations across lines"].append(columns[0])
+        else:
+            self.relations.append((kind, head, tail))
+
+    def _add(self, number: int, value: str, problem: str, mend: str) -> None:
+        self.problems.append(Problem(file=self.file, field=f"line {number}", value=value, problem=problem, mend=mend))

@@ -1,0 +1,63 @@
+"""Roth and Yih's `.corp`, the form in which CoNLL04 is distributed."""
+
+from __future__ import annotations
+
+from os import PathLike
+from typing import Any
+
+from ..problems import DataError, Problem
+from ..reading import read_text
+from ..schema import LabelSchema
+from .conversion import Conversion
+
+# The corpus writes these characters as names, because they have a meaning in its own format.
+WORDS = {"COMMA": ",", "-LRB-": "(", "-RRB-": ")"}
+
+
+def read_corp(path: str | PathLike[str]) -> Conversion:
+    """Read sentences of nine tab-separated columns a line, each followed by its relations.
+
+    Of the columns count the sentence's number (the orig_id), the entity type (`O` for none), the line's number in the
+    sentence and, sixth, the word; an entity is one line, its words joined by `/`. A relation is a line of three
+    columns: the line numbers of head and tail, and the type. Blank lines part sentences and relations. All sentences
+    are read, also those without relations, which the usual split leaves out. Raises `DataError` with every problem.
+    """
+    records: list[dict[str, Any]] = []
+    problems: list[Problem] = []
+    entities: dict[str, int] = {}  # line number in the sentence → entity
+    in_sentence = False
+
+    def problem(field: str, value: str, problem: str, mend: str) -> None:
+        problems.append(
+            Problem(file=str(path), field=f"line {number}, {field}", value=value, problem=problem, mend=mend)
+        )
+
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
+        columns = line.rstrip("\r").split("\t")
+        if not line.strip():
+            in_sentence = False
+        elif len(columns) == 9:
+            sentence, kind, row, _, _, word = columns[:6]
+            orig_id = int(sentence) if sentence.isdecimal() else sentence
+            if not in_sentence or records[-1]["orig_id"] != orig_id:
+                records.append({"tokens": [], "entities": [], "relations": [], "orig_id": orig_id})
+                entities = {}
+            in_sentence = True
+            words = [word] if kind == "O" else word.split("/")
+            tokens = records[-1]["tokens"]
+            if kind != "O":
+                entities[row] = len(entities)
+                records[-1]["entities"].append({"type": kind, "start": len(tokens), "end": len(tokens) + len(words)})
+            tokens.extend(WORDS.get(part, part) for part in words)
+        elif len(columns) == 3:
+            head, tail, kind = columns
+            for field, row in (("head", head), ("tail", tail)):
+                if row not in entities:
+                    problem(field, row, "no entity of the sentence stands on that line", "correct the line's number")
+            if head in entities and tail in entities:
+                records[-1]["relations"].append({"type": kind, "head": entities[head], "tail": entities[tail]})
+        else:
+            problem("columns", line, f"{len(columns)} columns", "write 9 for a word, 3 for a relation, parted by tabs")
+    if problems:
+        raise DataError(problems)
+    return Conversion(records, LabelSchema.from_records(records))

@@ -1,0 +1,160 @@
+"""The labels of a data set."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from os import PathLike
+from typing import Any
+
+from .problems import DataError, Problem
+from .reading import json_type, read_json
+from .writing import write_json
+
+
+@dataclass(frozen=True)
+class LabelSchema:
+    """Entity and relation types in the order of their ids, the symmetric relation types, and texts for people.
+
+    `descriptions` maps a type to its long name; a type without one is described by its own name. Raises `ValueError`
+    for types given twice and for symmetric types that are no relation types.
+    """
+
+    entity_types: tuple[str, ...]
+    relation_types: tuple[str, ...] = ()
+    symmetric_relations: tuple[str, ...] = ()
+    descriptions: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("entity_types", "relation_types", "symmetric_relations"):
+            types = getattr(self, name)
+            if len(set(types)) < len(types):
+                raise ValueError(f"{name} holds a type more than once: {types}; keep one of each")
+        strangers = [name for name in self.symmetric_relations if name not in self.relation_types]
+        if strangers:
+            raise ValueError(f"symmetric_relations holds {strangers}, which are not among the relation_types")
+
+    @classmethod
+    def from_file(cls, path: str | PathLike[str]) -> LabelSchema:
+        """Read a types file in SpERT's format.
+
+        `{"entities": {NAME: {"short", "verbose"}}, "relations": {NAME: {"short", "verbose", "symmetric"}}}`, where
+        `short` and `verbose` may be left out, and `symmetric` is false if left out; `short` is not kept. Raises
+        `DataError` with every problem of the file.
+        """
+        return _TypesFile(str(path), read_json(path)).schema()
+
+    @classmethod
+    def from_records(cls, records: Iterable[dict[str, Any]], symmetric_relations: Sequence[str] = ()) -> LabelSchema:
+        """Infer the types of records, in the order of their first appearance.
+
+        Records cannot tell which relations are symmetric: name them. Raises `ValueError` if one of these is not used.
+        """
+        entity_types: dict[str, None] = {}
+        relation_types: dict[str, None] = {}
+        for record in records:
+            entity_types.update(dict.fromkeys(entity["type"] for entity in record["entities"]))
+            relation_types.update(dict.fromkeys(relation["type"] for relation in record["relations"]))
+        return cls(tuple(entity_types), tuple(relation_types), tuple(symmetric_relations))
+
+    def to_file(self, path: str | PathLike[str]) -> None:
+        """Write a types file in SpERT's format, whole or not at all; `short` is the type's name. Raises `OSError`."""
+        entities = {name: {"short": name, "verbose": self.describe(name)} for name in self.entity_types}
+        relations = {
+            name: {"short": name, "verbose": self.describe(name), "symmetric": name in self.symmetric_relations}
+            for name in self.relation_types
+        }
+        write_json(path, {"entities": entities, "relations": relations})
+
+    def describe(self, name: str) -> str:
+        """Return the long name of a type."""
+        return self.descriptions.get(name, name)
+
+
+def nearest(name: str, known: Sequence[str]) -> str | None:
+    """Return the known name that an unknown one was probably meant to be."""
+    for other in known:
+        if other.casefold() == name.casefold():
+            return other
+    near = difflib.get_close_matches(name[:100], known, n=1)  # its time grows with the square of the length
+    return near[0] if near else None
+
+
+def label_problem(name: Any) -> tuple[str, str] | None:
+    """Return what is wrong with a value that should be a type's name, and the mend; None if nothing is."""
+    if not isinstance(name, str):
+        return f"{json_type(name)}, not a string", "write the type's name"
+    if not name.strip():
+        return "an empty name", "write the type's name"
+    if not name.isprintable():  # control characters, lone surrogates
+        return "a name with characters that cannot be printed", "leave them out"
+    return None
+
+
+class _TypesFile:
+    """Checks the content of a types file and turns it into a `LabelSchema`."""
+
+    KEYS = {"entities": {"short": str, "verbose": str}, "relations": {"short": str, "verbose": str, "symmetric": bool}}
+
+    def __init__(self, file: str, content: Any):
+        self.file = file
+        self.content = content
+        self.problems: list[Problem] = []
+
+    def schema(self) -> LabelSchema:
+        if self._is_object(self.content, "types"):
+            for key in self.content:
+                if key not in self.KEYS:
+                    self._add(key, "an unknown key", 'leave it out; only "entities" and "relations" are read')
+            for kind in self.KEYS:
+                self._check_kind(kind)
+        if self.problems:
+            raise DataError(self.problems)
+        entities, relations = self.content["entities"], self.content["relations"]
+        specifications = [*entities.items(), *relations.items()]
+        return LabelSchema(
+            entity_types=tuple(entities),
+            relation_types=tuple(relations),
+            symmetric_relations=tuple(name for name, spec in relations.items() if spec.get("symmetric", False)),
+            descriptions={name: spec["verbose"] for name, spec in specifications if "verbose" in spec},
+        )
+
+    def _check_kind(self, kind: str) -> None:
+        if kind not in self.content:
+            self._add(kind, "the key is missing", f'add "{kind}": {{}}')
+            return
+        types = self.content[kind]
+        if not self._is_object(types, kind):
+            return
+        if kind == "entities" and not types:
+            self._add(kind, "there is no entity type", "add one")
+        for name, spec in types.items():
+            problem = label_problem(name)
+            if problem:
+                self._add(f"{kind}.{name}", *problem)
+            if self._is_object(spec, f"{kind}.{name}"):
+                self._check_type(kind, name, spec)
+
+    def _check_type(self, kind: str, name: str, spec: dict[str, Any]) -> None:
+        expected = self.KEYS[kind]
+        for key, value in spec.items():
+            field_name = f"{kind}.{name}.{key}"
+            if key not in expected:
+                self._add(field_name, "an unknown key", f"leave it out, or write one of {', '.join(expected)}")
+            elif not isinstance(value, expected[key]):
+                kind_name = "boolean" if expected[key] is bool else "string"
+                self._add(field_name, f"{json_type(value)}, not a {kind_name}", f"write a {kind_name}")
+        if kind == "relations" and isinstance(self.content.get("entities"), dict):
+            twin = self.content["entities"].get(name)
+            if isinstance(twin, dict) and twin.get("verbose", name) != spec.get("verbose", name):
+                problem = "the entity type of this name has another text"
+                self._add(f"relations.{name}.verbose", problem, "give both the same text")
+
+    def _is_object(self, value: Any, field_name: str) -> bool:
+        if not isinstance(value, dict):
+            self._add(field_name, f"{json_type(value)}, not an object", "write an object { }")
+        return isinstance(value, dict)
+
+    def _add(self, field_name: str, problem: str, mend: str) -> None:
+        self.problems.append(Problem(file=self.file, field=field_name, problem=problem, mend=mend))

@@ -1,0 +1,42 @@
+"""ASpERT: joint entity and relation extraction on Hugging Face transformers."""
+
+from transformers import AutoConfig, AutoModel, AutoProcessor
+
+from .configuration_aspert import AspertConfig
+from .data_collator import AspertDataCollator
+from .dataset import JointExtractionDataset
+from .modeling_aspert import AspertForJointExtraction, AspertOutput
+from .processing_aspert import AspertProcessor
+
+__version__ = "0.1.0"
+
+AutoConfig.register("aspert", AspertConfig)
+AutoModel.register(AspertConfig, AspertForJointExtraction)
+AutoProcessor.register(AspertConfig, AspertProcessor)
+# the code travels with a saved model, so that trust_remote_code=True loads it without this package
+AspertConfig.register_for_auto_class()
+AspertForJointExtraction.register_for_auto_class("AutoModel")
+AspertProcessor.register_for_auto_class("AutoProcessor")
+
+_LAZY = {"AspertTrainer": "trainer", "AspertTrainingArguments": "trainer"}
+
+
+def __getattr__(name: str):
+    # training needs the heavy parts of transformers, inference does not
+    if name in _LAZY:
+        from importlib import import_module
+
+        return getattr(import_module(f".{_LAZY[name]}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+__all__ = [
+    "AspertConfig",
+    "AspertDataCollator",
+    "AspertForJointExtraction",
+    "AspertOutput",
+    "AspertProcessor",
+    "AspertTrainer",
+    "AspertTrainingArguments",
+    "JointExtractionDataset",
+]

@@ -1,0 +1,207 @@
+"""Configuration of ASpERT: everything that inference needs, so that a checkpoint needs no side file."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from transformers import AutoConfig, PretrainedConfig
+
+CONTRIBUTION_POOLINGS = ("mean", "sum", "max")
+CONTRIBUTION_SCOPES = ("context", "sentence", "span")
+CONTRIBUTION_DIRECTIONS = ("from_span", "to_span", "both")
+SPAN_CLASSIFIERS = ("mlp", "linear")
+NONE_TYPE = "none"
+
+# Named architectures: the paper's model, its baseline and the baseline of Table 1.
+PRESETS: dict[str, dict[str, Any]] = {
+    "paper": {},
+    "spert": {"attentional_contribution": False, "span_classifier": "linear"},
+    "spert_prime": {"attentional_contribution": False, "span_classifier": "linear", "width_embedding": False},
+}
+
+
+class AspertConfig(PretrainedConfig):
+    """Configuration of :class:`AspertForJointExtraction`; the defaults are the paper's model (Table 3).
+
+    Args:
+        encoder_config: configuration of any `AutoModel` encoder, as an object or a dict with `model_type`.
+        entity_types: names of the T_e entity types, without none (none has index 0 in the model).
+        relation_types: names of the T_r relation types, without none.
+        symmetric_relations: those of `relation_types` whose head and tail may be exchanged.
+        max_span_width: widest candidate span, in words.
+        attentional_contribution: join f_a(s) to the span representation (Eq. 6). False adds no columns at all and
+            frees the encoder's attention implementation.
+        contribution_threshold: theta of Algorithm 2, in [0, 1); 0 means no gate.
+        contribution_pooling: "mean", "sum" or "max" (Table 7).
+        contribution_scope: "context" (Algorithm 1), "sentence" (the prose of Section 4.2) or "span".
+        contribution_direction: "from_span", "to_span" or "both".
+        contribution_special_tokens: whether special tokens count on the other side of the span.
+        relation_contribution: whether Eq. 4 inherits f_a from Eq. 6.
+        span_classifier: "mlp" (Eq. 8-9) or "linear" (Eq. 3, SpERT).
+        span_classifier_size: hidden units m of the MLP.
+        width_embedding: join an embedding of the width in words (False is SpERT' of Table 1).
+        width_embedding_size: its size n.
+        classifier_dropout: dropout on the input of both classifiers.
+        mlp_dropout: dropout on the hidden layer of the MLP.
+        relation_none_class: add a none output, the last one, that vetoes a pair (Section 3.4's text).
+        relation_threshold: alpha; a relation is kept where its probability is >= alpha.
+        span_loss_weight: lambda of Eq. 10.
+        initializer_range: standard deviation of the initial weights of heads and width table.
+
+    Raises:
+        ValueError: a value out of range, a duplicate label, or an unknown field that resembles a known one.
+    """
+
+    model_type = "aspert"
+    sub_configs = {"encoder_config": AutoConfig}
+
+    def __init__(
+        self,
+        encoder_config: PretrainedConfig | dict[str, Any] | None = None,
+        entity_types: Sequence[str] = (),
+        relation_types: Sequence[str] = (),
+        symmetric_relations: Sequence[str] = (),
+        max_span_width: int = 10,
+        attentional_contribution: bool = True,
+        contribution_threshold: float = 0.5,
+        contribution_pooling: str = "mean",
+        contribution_scope: str = "context",
+        contribution_direction: str = "from_span",
+        contribution_special_tokens: bool = True,
+        relation_contribution: bool = True,
+        span_classifier: str = "mlp",
+        span_classifier_size: int = 784,
+        width_embedding: bool = True,
+        width_embedding_size: int = 25,
+        classifier_dropout: float = 0.1,
+        mlp_dropout: float = 0.1,
+        relation_none_class: bool = False,
+        relation_threshold: float = 0.4,
+        span_loss_weight: float = 1.0,
+        initializer_range: float = 0.02,
+        **kwargs: Any,
+    ) -> None:
+        self._refuse_misspelt(kwargs)
+        # derived from entity_types below; a stored copy must not win
+        for derived in ("id2label", "label2id", "num_labels"):
+            kwargs.pop(derived, None)
+        self.encoder_config = _encoder_config(encoder_config)
+        self.entity_types = list(entity_types)
+        self.relation_types = list(relation_types)
+        self.symmetric_relations = list(symmetric_relations)
+        self.max_span_width = max_span_width
+        self.attentional_contribution = attentional_contribution
+        self.contribution_threshold = contribution_threshold
+        self.contribution_pooling = contribution_pooling
+        self.contribution_scope = contribution_scope
+        self.contribution_direction = contribution_direction
+        self.contribution_special_tokens = contribution_special_tokens
+        self.relation_contribution = relation_contribution
+        self.span_classifier = span_classifier
+        self.span_classifier_size = span_classifier_size
+        self.width_embedding = width_embedding
+        self.width_embedding_size = width_embedding_size
+        self.classifier_dropout = classifier_dropout
+        self.mlp_dropout = mlp_dropout
+        self.relation_none_class = relation_none_class
+        self.relation_threshold = relation_threshold
+        self.span_loss_weight = span_loss_weight
+        self.initializer_range = initializer_range
+        id2label = dict(enumerate([NONE_TYPE, *self.entity_types]))
+        super().__init__(id2label=id2label, label2id={label: index for index, label in id2label.items()}, **kwargs)
+        self.check()
+
+    @classmethod
+    def from_preset(cls, preset: str, **fields: Any) -> AspertConfig:
+        """A configuration of a named architecture ("paper", "spert", "spert_prime"), other fields on top.
+
+        Raises:
+            ValueError: unknown preset.
+        """
+        if preset not in PRESETS:
+            raise ValueError(f"unknown preset {preset!r}: choose one of {', '.join(PRESETS)}")
+        return cls(**{**PRESETS[preset], **fields})
+
+    @property
+    def num_attention_channels(self) -> int:
+        """C = L * H of the encoder."""
+        return self.encoder_config.num_hidden_layers * self.encoder_config.num_attention_heads
+
+    @property
+    def contribution_size(self) -> int:
+        """Columns that f_a adds to a span: C, 2C for direction "both", 0 where the contribution is off."""
+        if not self.attentional_contribution:
+            return 0
+        return self.num_attention_channels * (2 if self.contribution_direction == "both" else 1)
+
+    @property
+    def num_relation_outputs(self) -> int:
+        """T_r, plus one for the none class."""
+        return len(self.relation_types) + int(self.relation_none_class)
+
+    @property
+    def symmetric_flags(self) -> list[bool]:
+        """For each relation type, in order, whether it is symmetric."""
+        return [relation in self.symmetric_relations for relation in self.relation_types]
+
+    def check(self) -> None:
+        """Raise ValueError, naming field, value and mend, unless every field is valid."""
+        for name in ("attentional_contribution", "contribution_special_tokens", "relation_contribution"):
+            self._check(name, isinstance(getattr(self, name), bool), "true or false")
+        for name in ("width_embedding", "relation_none_class"):
+            self._check(name, isinstance(getattr(self, name), bool), "true or false")
+        for name in ("max_span_width", "span_classifier_size", "width_embedding_size"):
+            value = getattr(self, name)
+            self._check(name, isinstance(value, int) and not isinstance(value, bool) and value >= 1, "an integer >= 1")
+        choices = {
+            "contribution_pooling": CONTRIBUTION_POOLINGS,
+            "contribution_scope": CONTRIBUTION_SCOPES,
+            "contribution_direction": CONTRIBUTION_DIRECTIONS,
+            "span_classifier": SPAN_CLASSIFIERS,
+        }
+        for name, allowed in choices.items():
+            self._check(name, getattr(self, name) in allowed, f"one of {', '.join(allowed)}")
+        for name in ("contribution_threshold", "classifier_dropout", "mlp_dropout"):
+            self._check(name, _is_number(value := getattr(self, name)) and 0 <= value < 1, "a number in [0, 1)")
+        self._check("relation_threshold", _is_number(self.relation_threshold) and 0 <= self.relation_threshold <= 1, "a number in [0, 1]")
+        for name in ("span_loss_weight", "initializer_range"):
+            self._check(name, _is_number(value := getattr(self, name)) and value >= 0, "a number >= 0")
+        for name in ("entity_types", "relation_types", "symmetric_relations"):
+            labels = getattr(self, name)
+            self._check(name, all(isinstance(label, str) and label for label in labels), "a list of non-empty names")
+            self._check(name, len(set(labels)) == len(labels), "a list without duplicates")
+        self._check("entity_types", NONE_TYPE not in self.entity_types, f"a list without {NONE_TYPE!r}, which is implied")
+        unknown = [label for label in self.symmetric_relations if label not in self.relation_types]
+        self._check("symmetric_relations", not unknown, f"a subset of relation_types {self.relation_types}")
+
+    def _check(self, name: str, valid: bool, mend: str) -> None:
+        if not valid:
+            raise ValueError(f"AspertConfig.{name} = {getattr(self, name)!r} is not valid: it must be {mend}")
+
+    @classmethod
+    def _refuse_misspelt(cls, unknown: dict[str, Any]) -> None:
+        own = [name for name in inspect.signature(cls.__init__).parameters if name not in ("self", "kwargs")]
+        inherited = set(inspect.signature(PretrainedConfig.__init__).parameters) | set(dir(PretrainedConfig))
+        for name in unknown:
+            close = difflib.get_close_matches(name, own, n=1, cutoff=0.8)
+            if close and name not in inherited:
+                raise ValueError(f"AspertConfig has no field {name!r}: did you mean {close[0]!r}?")
+
+
+def _encoder_config(config: PretrainedConfig | dict[str, Any] | None) -> PretrainedConfig:
+    if isinstance(config, PretrainedConfig):
+        return config
+    if config is None:
+        return AutoConfig.for_model("bert")
+    fields = {key: value for key, value in config.items() if key not in ("auto_map", "trust_remote_code")}
+    if "model_type" not in fields:
+        raise ValueError("AspertConfig.encoder_config has no 'model_type': pass the encoder's own configuration")
+    return AutoConfig.for_model(fields.pop("model_type"), **fields)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

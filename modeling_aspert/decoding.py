@@ -1,0 +1,176 @@
+"""Scores to entities and relations, without Python objects per span or pair: only what is kept becomes a record."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .configuration_aspert import AspertConfig
+from .modeling_aspert import AspertOutput
+
+
+@dataclass
+class Predictions:
+    """What is kept of a batch, as flat arrays sorted by sentence.
+
+    Args:
+        entities: int64 [N, 4]: sentence, word start, word end, type (index into ``entity_types``); by (start, end).
+        entity_scores: [N] softmax probability of the type.
+        relations: int64 [M, 4]: sentence, head, tail (positions among the sentence's entities), type; in that order.
+        relation_scores: [M] sigmoid probability of the type.
+    """
+
+    entities: np.ndarray
+    entity_scores: np.ndarray
+    relations: np.ndarray
+    relation_scores: np.ndarray
+
+    def per_sentence(self, count: int) -> list[Predictions]:
+        """Split into the predictions of ``count`` sentences."""
+        entity_cuts = np.searchsorted(self.entities[:, 0], np.arange(1, count))
+        relation_cuts = np.searchsorted(self.relations[:, 0], np.arange(1, count))
+        return [
+            Predictions(*parts)
+            for parts in zip(
+                np.split(self.entities, entity_cuts),
+                np.split(self.entity_scores, entity_cuts),
+                np.split(self.relations, relation_cuts),
+                np.split(self.relation_scores, relation_cuts),
+            )
+        ]
+
+    def annotation(self, config: AspertConfig) -> dict[str, list[dict[str, Any]]]:
+        """The "entities" and "relations" of a record in the SpERT format, with scores; for one sentence."""
+        return {
+            "entities": [
+                {"type": config.entity_types[kind], "start": start, "end": end, "score": score}
+                for (_, start, end, kind), score in zip(self.entities.tolist(), self.entity_scores.tolist())
+            ],
+            "relations": [
+                {"type": config.relation_types[kind], "head": head, "tail": tail, "score": score}
+                for (_, head, tail, kind), score in zip(self.relations.tolist(), self.relation_scores.tolist())
+            ],
+        }
+
+
+def decode(
+    output: AspertOutput,
+    word_spans: Tensor,
+    span_mask: Tensor,
+    config: AspertConfig,
+    relation_threshold: float | Mapping[str, float] | None = None,
+    entity_threshold: float = 0.0,
+    span_labels: Tensor | None = None,
+) -> Predictions:
+    """The entities and relations of a batch.
+
+    A span is an entity where its best type is not none; a relation is kept where its probability is >= its threshold
+    (alpha) and, with a none class, p(none) < alpha. Symmetric relations are ordered by (start, end) of their spans
+    and de-duplicated keeping the higher score.
+
+    Args:
+        output: the model's, for candidate spans.
+        word_spans: [B, S, 2], words.
+        span_mask: bool [B, S].
+        config: the model's configuration.
+        relation_threshold: one for all types, or one by type (missing types: the configuration's).
+        entity_threshold: least probability of an entity's type.
+        span_labels: [B, S] types of given entities (1 ... T_e); then only relations are predicted, and the given
+            entities have score 1.
+
+    Raises:
+        ValueError: a threshold for a type that the model does not have.
+    """
+    if span_labels is None:
+        probabilities = output.span_logits.float().softmax(-1)
+        scores, types = probabilities.max(-1)
+    else:
+        types, scores = span_labels, torch.ones_like(span_labels, dtype=torch.float32)
+    kept = (types > 0) & span_mask.bool() & (scores >= entity_threshold)
+    batch_index, span = kept.nonzero(as_tuple=True)
+    entities = torch.column_stack([batch_index, word_spans[batch_index, span], types[batch_index, span] - 1])
+
+    # position of each kept span among its sentence's entities
+    position = kept.cumsum(-1) - 1
+    probabilities = output.relation_logits.float().sigmoid()
+    limits = _thresholds(config, relation_threshold).to(probabilities.device)
+    related = output.pair_mask.bool().unsqueeze(-1).expand(*output.pair_mask.shape, len(limits))
+    if config.relation_none_class:
+        related = related & (probabilities[..., -1:] < config.relation_threshold)
+        probabilities = probabilities[..., :-1]
+    pair_index, pair, kind = (related & (probabilities >= limits)).nonzero(as_tuple=True)
+    head, tail = output.pairs[pair_index, pair].unbind(-1)
+    both = kept[pair_index, head] & kept[pair_index, tail]
+    pair_index, pair, kind, head, tail = (values[both] for values in (pair_index, pair, kind, head, tail))
+    relation_scores = probabilities[pair_index, pair, kind]
+    head, tail = position[pair_index, head], position[pair_index, tail]
+    # entities are sorted by (start, end), so the order of positions is the order of spans
+    symmetric = torch.tensor(config.symmetric_flags, device=kind.device, dtype=torch.bool)[kind]
+    head, tail = torch.where(symmetric, torch.minimum(head, tail), head), torch.where(symmetric, torch.maximum(head, tail), tail)
+    relations, relation_scores = _highest(
+        torch.column_stack([pair_index, head, tail, kind]).cpu().numpy(), relation_scores.cpu().numpy()
+    )
+    return Predictions(
+        entities.cpu().numpy(), scores[batch_index, span].float().cpu().numpy(), relations, relation_scores
+    )
+
+
+def _highest(relations: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows sorted by their columns, equal rows reduced to the one with the highest score."""
+    order = np.lexsort((-scores, *relations.T[::-1]))
+    relations, scores = relations[order], scores[order]
+    first = np.ones(len(relations), dtype=bool)
+    first[1:] = (relations[1:] != relations[:-1]).any(axis=1)
+    return relations[first], scores[first]
+
+
+def _thresholds(config: AspertConfig, requested: float | Mapping[str, float] | None) -> Tensor:
+    if requested is None:
+        requested = {}
+    if not isinstance(requested, Mapping):
+        requested = dict.fromkeys(config.relation_types, requested)
+    unknown = set(requested) - set(config.relation_types)
+    if unknown:
+        raise ValueError(f"relation_threshold for {sorted(unknown)}, but the model has {config.relation_types}")
+    return torch.tensor([requested.get(name, config.relation_threshold) for name in config.relation_types])
+
+
+def without_overlaps(predictions: Predictions) -> Predictions:
+    """Keep, of overlapping entities of one sentence, the one with the highest score, and the relations among the kept.
+
+    Equal scores: the entity that starts first, then the shorter one.
+    """
+    spans = predictions.entities[:, 1:3]
+    order = np.lexsort((spans[:, 1], spans[:, 0], -predictions.entity_scores))
+    kept: list[int] = []
+    for index in order.tolist():
+        start, end = spans[index]
+        if all(end <= spans[other][0] or spans[other][1] <= start for other in kept):
+            kept.append(index)
+    kept.sort()
+    position = np.full(len(spans), -1)
+    position[kept] = np.arange(len(kept))
+    relations = predictions.relations.copy()
+    relations[:, 1:3] = position[relations[:, 1:3]]
+    alive = (relations[:, 1:3] >= 0).all(axis=1)
+    return Predictions(
+        predictions.entities[kept], predictions.entity_scores[kept], relations[alive], predictions.relation_scores[alive]
+    )
+
+
+def join_records(
+    records: Sequence[Mapping[str, Any]], predictions: Sequence[Predictions], config: AspertConfig
+) -> list[dict[str, Any]]:
+    """Predicted records in the SpERT format: the input's tokens and orig_id with predicted entities and relations."""
+    joined = []
+    for record, prediction in zip(records, predictions, strict=True):
+        out: dict[str, Any] = {"tokens": list(record["tokens"]), **prediction.annotation(config)}
+        if record.get("orig_id") is not None:
+            out["orig_id"] = record["orig_id"]
+        joined.append(out)
+    return joined

@@ -1,0 +1,397 @@
+"""ASpERT: span-based joint entity and relation extraction with attention features (Ouyang, Zhang, Liu 2022).
+
+Notation: B sentences, n sub-words (with the special tokens), d hidden size, C attention channels, S candidate spans,
+P candidate pairs, T_e entity types, T_r relation types. Offsets are sub-words, special-token shift included,
+end-exclusive. Batches are padded on the right.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import AutoModel, PreTrainedModel
+from transformers.utils import ModelOutput
+
+from .attention_contribution import attentional_contribution
+from .configuration_aspert import AspertConfig
+from .span_pooling import range_max, range_max_table
+
+# Rows of the width table, as in SpERT; wider spans share the last row.
+MAX_WIDTH_ROWS = 100
+# Spans or pair contexts worked on at once in inference; bounds memory, does not change results.
+CHUNK_SIZE = 16384
+
+
+@dataclass
+class AspertOutput(ModelOutput):
+    """Output of :class:`AspertForJointExtraction`.
+
+    Args:
+        loss: scalar, lambda * span_loss + relation_loss (Eq. 10); only with labels.
+        span_loss: scalar, cross-entropy averaged over all spans.
+        relation_loss: scalar, binary cross-entropy averaged over the relation outputs, then over all pairs; 0 where
+            there is no pair.
+        span_logits: [B, S, T_e + 1], index 0 is none.
+        relation_logits: [B, P, T_r], or [B, P, T_r + 1] with none last where ``relation_none_class``.
+        pairs: [B, P, 2] (head, tail), indices into S: the pairs given, or those built from the predicted entities.
+        pair_mask: bool [B, P], False for padding.
+        contribution: fp32 [B, S, C] attentional contribution degree, on request.
+    """
+
+    loss: Tensor | None = None
+    span_loss: Tensor | None = None
+    relation_loss: Tensor | None = None
+    span_logits: Tensor | None = None
+    relation_logits: Tensor | None = None
+    pairs: Tensor | None = None
+    pair_mask: Tensor | None = None
+    contribution: Tensor | None = None
+
+
+class SpanClassifier(nn.Module):
+    """Entity scores of spans from X^s = E(s) o h_0 (Eq. 7): an MLP (Eq. 8-9) or one linear layer (Eq. 3)."""
+
+    def __init__(self, config: AspertConfig, span_size: int, hidden_size: int) -> None:
+        super().__init__()
+        outputs = len(config.entity_types) + 1
+        self.is_mlp = config.span_classifier == "mlp"
+        self.input_dropout = nn.Dropout(config.classifier_dropout)
+        self.input = nn.Linear(span_size + hidden_size, config.span_classifier_size if self.is_mlp else outputs)
+        if self.is_mlp:
+            self.hidden_dropout = nn.Dropout(config.mlp_dropout)
+            self.output = nn.Linear(config.span_classifier_size, outputs)
+
+    def forward(self, spans: Tensor, sentence: Tensor) -> Tensor:
+        """Logits from span representations and the vectors of their sentences.
+
+        Args:
+            spans: [B, S, E].
+            sentence: [B, d], the hidden state at position 0.
+
+        Returns:
+            [B, S, T_e + 1].
+        """
+        if self.training:
+            inputs = torch.cat([spans, sentence.unsqueeze(1).expand(-1, spans.shape[1], -1)], dim=-1)
+            return self._classify(self.input(self.input_dropout(inputs)))
+        # without dropout the sentence's part is the same for all of its spans: one row instead of S
+        span_weight, sentence_weight = self.input.weight.split([spans.shape[-1], sentence.shape[-1]], dim=1)
+        shared = F.linear(sentence, sentence_weight, self.input.bias).unsqueeze(1)
+        chunks = spans.split(max(1, CHUNK_SIZE // len(spans)), dim=1)
+        return torch.cat([self._classify(F.linear(chunk, span_weight) + shared) for chunk in chunks], dim=1)
+
+    def _classify(self, hidden: Tensor) -> Tensor:
+        return self.output(self.hidden_dropout(F.relu(hidden))) if self.is_mlp else hidden
+
+
+class RelationClassifier(nn.Module):
+    """Relation scores of pairs from x^r = E(s1) o c(s1, s2) o E(s2) (Eq. 4-5)."""
+
+    def __init__(self, config: AspertConfig, span_size: int, hidden_size: int) -> None:
+        super().__init__()
+        self.sizes = [span_size, hidden_size, span_size]
+        self.input_dropout = nn.Dropout(config.classifier_dropout)
+        self.output = nn.Linear(sum(self.sizes), config.num_relation_outputs)
+
+    def forward(self, heads: Tensor, contexts: Tensor, tails: Tensor) -> Tensor:
+        """Logits [M, T_r] from the representations of M pairs: heads and tails [M, E], contexts [M, d]."""
+        return self.output(self.input_dropout(torch.cat([heads, contexts, tails], dim=-1)))
+
+    def project(self, part: int, values: Tensor) -> Tensor:
+        """The share of the logits that head (0), context (1) or tail (2) adds; the bias goes with the context.
+
+        In inference each entity and each distinct context is projected once, however many pairs it is in.
+        """
+        weight = self.output.weight.split(self.sizes, dim=1)[part]
+        return F.linear(values, weight, self.output.bias if part == 1 else None)
+
+
+class AspertPreTrainedModel(PreTrainedModel):
+    """Loading, saving and initial weights, as for every `transformers` model."""
+
+    config_class = AspertConfig
+    base_model_prefix = "encoder"
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+
+
+class AspertForJointExtraction(AspertPreTrainedModel):
+    """An `AutoModel` encoder with ASpERT's span and relation classifiers on its hidden states and attentions.
+
+    With ``attentional_contribution`` the encoder must return its attentions, so it runs eager attention; without it,
+    any attention implementation may be chosen.
+    """
+
+    def __init__(self, config: AspertConfig) -> None:
+        super().__init__(config)
+        encoder_config = config.encoder_config
+        hidden_size = encoder_config.hidden_size
+        self.encoder = AutoModel.from_config(encoder_config, attn_implementation=_attention_for(config))
+        _remove_pooler(self.encoder)
+        width_size = config.width_embedding_size if config.width_embedding else 0
+        if config.width_embedding:
+            self.width_embedding = nn.Embedding(MAX_WIDTH_ROWS, width_size)
+        span_size = hidden_size + config.contribution_size + width_size
+        relation_span_size = span_size - (0 if config.relation_contribution else config.contribution_size)
+        self.span_classifier = SpanClassifier(config, span_size, hidden_size)
+        self.relation_classifier = RelationClassifier(config, relation_span_size, hidden_size)
+        self.post_init()
+
+    @classmethod
+    def from_encoder_pretrained(
+        cls, name_or_path: str | os.PathLike[str], *, preset: str = "paper", **fields: Any
+    ) -> AspertForJointExtraction:
+        """A model with a pre-trained encoder and fresh classifiers: the start of a training.
+
+        Args:
+            name_or_path: a Hub name or a folder of any `AutoModel` encoder with safetensors weights.
+            preset: "paper", "spert" or "spert_prime".
+            fields: fields of :class:`AspertConfig`, such as ``entity_types`` and ``relation_types``.
+
+        Raises:
+            OSError: no such model, or no safetensors weights in it.
+            ValueError: a field that is not valid.
+        """
+        config = AspertConfig.from_preset(preset, **fields)
+        encoder = AutoModel.from_pretrained(
+            name_or_path, use_safetensors=True, dtype=torch.float32, attn_implementation=_attention_for(config)
+        )
+        config.encoder_config = encoder.config
+        model = cls(config)
+        _remove_pooler(encoder)
+        model.encoder = encoder
+        return model
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        spans: Tensor,
+        span_widths: Tensor,
+        span_mask: Tensor | None = None,
+        pairs: Tensor | None = None,
+        pair_mask: Tensor | None = None,
+        special_tokens_mask: Tensor | None = None,
+        span_labels: Tensor | None = None,
+        pair_labels: Tensor | None = None,
+        num_items_in_batch: Tensor | None = None,
+        output_contribution: bool = False,
+        return_dict: bool | None = None,
+    ) -> AspertOutput | tuple[Tensor, ...]:
+        """Scores of candidate spans and pairs, and the loss where labels are given.
+
+        Args:
+            input_ids, attention_mask: [B, n].
+            spans: [B, S, 2] sub-word offsets of the candidate spans.
+            span_widths: [B, S], widths in words.
+            span_mask: bool [B, S], False for padding. Default: no padding.
+            pairs: [B, P, 2] (head, tail), indices into S. None: all ordered pairs of the spans whose best type is
+                not none.
+            pair_mask: bool [B, P], False for padding.
+            special_tokens_mask: [B, n], needed for ``contribution_special_tokens=False`` only.
+            span_labels: [B, S], 0 for none; what ``span_mask`` leaves out is ignored.
+            pair_labels: [B, P, T_r] of 0 and 1.
+            num_items_in_batch: two counts (spans, pairs) that the losses are divided by instead of this batch's own:
+                those of the effective batch over all processes and accumulation steps.
+            output_contribution: return the attentional contribution degree.
+            return_dict: False returns a tuple.
+        """
+        if span_mask is None:
+            span_mask = torch.ones_like(span_widths, dtype=torch.bool)
+        span_mask = span_mask.bool()
+        hidden, attentions = self._encode(input_ids, attention_mask)
+        table = range_max_table(hidden)
+        representation, contribution = self._represent_spans(
+            table, attentions, spans, span_widths, attention_mask, special_tokens_mask
+        )
+        span_logits = self.span_classifier(representation, hidden[:, 0])
+        if not self.config.relation_contribution and contribution is not None:
+            size = hidden.shape[-1]
+            representation = torch.cat(
+                [representation[..., :size], representation[..., size + contribution.shape[-1] :]], dim=-1
+            )
+        if pairs is None:
+            pairs, pair_mask = pairs_of_entities((span_logits.argmax(-1) > 0) & span_mask)
+        elif pair_mask is None:
+            pair_mask = torch.ones(pairs.shape[:2], dtype=torch.bool, device=pairs.device)
+        relation_logits = self._classify_pairs(table, representation, spans, pairs, pair_mask.bool())
+
+        loss = span_loss = relation_loss = None
+        if span_labels is not None and pair_labels is not None:
+            span_loss, relation_loss = self._losses(
+                span_logits, relation_logits, span_labels, pair_labels, span_mask, pair_mask.bool(), num_items_in_batch
+            )
+            loss = self.config.span_loss_weight * span_loss + relation_loss
+        output = AspertOutput(
+            loss=loss,
+            span_loss=span_loss,
+            relation_loss=relation_loss,
+            span_logits=span_logits,
+            relation_logits=relation_logits,
+            pairs=pairs,
+            pair_mask=pair_mask,
+            contribution=contribution if output_contribution else None,
+        )
+        return output if return_dict is not False else output.to_tuple()
+
+    def _encode(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Last hidden layer [B, n, d] and, where the contribution is on, L attentions [B, H, n, n]."""
+        wanted = self.config.attentional_contribution
+        output = self.encoder(
+            input_ids=input_ids, attention_mask=attention_mask, output_attentions=wanted, return_dict=True
+        )
+        if not wanted:
+            return output.last_hidden_state, ()
+        attentions = tuple(attention for attention in output.attentions or () if attention is not None)
+        expected = self.config.encoder_config.num_hidden_layers
+        if len(attentions) != expected:
+            raise ValueError(
+                f"the encoder ({self.config.encoder_config.model_type}) returned {len(attentions)} attention tensors, "
+                f"not {expected}: load it with attn_implementation='eager', or set attentional_contribution=False"
+            )
+        return output.last_hidden_state, attentions
+
+    def _represent_spans(
+        self,
+        table: Tensor,
+        attentions: tuple[Tensor, ...],
+        spans: Tensor,
+        span_widths: Tensor,
+        attention_mask: Tensor,
+        special_tokens_mask: Tensor | None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """E(s) of Eq. 6: max-pooled hidden states o f_a(s) o width embedding, [B, S, E]; and f_a(s)."""
+        config = self.config
+        batch_index = torch.arange(len(spans), device=spans.device).unsqueeze(1).expand_as(span_widths)
+        parts = [range_max(table, batch_index, spans[..., 0], spans[..., 1])]
+        contribution = None
+        if config.attentional_contribution:
+            contribution = attentional_contribution(
+                attentions,
+                spans,
+                attention_mask,
+                special_tokens_mask,
+                threshold=config.contribution_threshold,
+                pooling=config.contribution_pooling,
+                scope=config.contribution_scope,
+                direction=config.contribution_direction,
+                special_tokens=config.contribution_special_tokens,
+            )
+            parts.append(contribution.to(parts[0].dtype))
+        if config.width_embedding:
+            parts.append(self.width_embedding(span_widths.clamp(max=MAX_WIDTH_ROWS - 1)))
+        return torch.cat(parts, dim=-1), contribution
+
+    def _classify_pairs(
+        self, table: Tensor, representation: Tensor, spans: Tensor, pairs: Tensor, pair_mask: Tensor
+    ) -> Tensor:
+        """Relation logits [B, P, T_r]; only real pairs are computed, padding gets 0."""
+        batch_index, position = pair_mask.nonzero(as_tuple=True)
+        head, tail = pairs[batch_index, position].unbind(-1)
+        head_span, tail_span = spans[batch_index, head], spans[batch_index, tail]
+        # strictly between the two spans, whichever comes first; empty where they touch, nest or overlap
+        starts = torch.minimum(head_span[:, 1], tail_span[:, 1])
+        ends = torch.maximum(head_span[:, 0], tail_span[:, 0])
+        classifier = self.relation_classifier
+        if self.training:
+            contexts = range_max(table, batch_index, starts, ends)
+            flat_logits = classifier(representation[batch_index, head], contexts, representation[batch_index, tail])
+        else:
+            size = representation.shape[1]
+            entities, inverse = torch.cat([batch_index * size + head, batch_index * size + tail]).unique(
+                return_inverse=True
+            )
+            flat = representation.reshape(-1, representation.shape[-1]).index_select(0, entities)
+            head_rows, tail_rows = inverse.view(2, len(head))
+            flat_logits = (
+                classifier.project(0, flat)[head_rows]
+                + self._context_logits(table, batch_index, starts, ends)
+                + classifier.project(2, flat)[tail_rows]
+            )
+        logits = flat_logits.new_zeros(*pair_mask.shape, flat_logits.shape[-1])
+        return logits.index_put((batch_index, position), flat_logits)
+
+    def _context_logits(self, table: Tensor, batch_index: Tensor, starts: Tensor, ends: Tensor) -> Tensor:
+        """The contexts' share of the relation logits, [M, T_r]; equal contexts are pooled and projected once."""
+        side = table.shape[2] + 1
+        empty = ends <= starts
+        key = torch.where(empty, 0, (batch_index * side + starts) * side + ends)
+        contexts, inverse = key.unique(return_inverse=True)
+        sentence, start, end = contexts // side**2, contexts // side % side, contexts % side
+        chunks = zip(sentence.split(CHUNK_SIZE), start.split(CHUNK_SIZE), end.split(CHUNK_SIZE))
+        shares = [self.relation_classifier.project(1, range_max(table, *chunk)) for chunk in chunks]
+        return torch.cat(shares)[inverse] if shares else table.new_zeros(0, self.config.num_relation_outputs)
+
+    def _losses(
+        self,
+        span_logits: Tensor,
+        relation_logits: Tensor,
+        span_labels: Tensor,
+        pair_labels: Tensor,
+        span_mask: Tensor,
+        pair_mask: Tensor,
+        num_items_in_batch: Tensor | None,
+    ) -> tuple[Tensor, Tensor]:
+        """L^s and L^r of Eq. 10, each over its own denominator."""
+        num_spans, num_pairs = span_mask.sum(), pair_mask.sum()
+        if num_items_in_batch is not None:
+            num_spans, num_pairs = num_items_in_batch.to(span_logits.device).unbind()
+        # losses in fp32, also under autocast
+        span_loss = F.cross_entropy(span_logits[span_mask].float(), span_labels[span_mask], reduction="sum")
+        targets = pair_labels.float()
+        if self.config.relation_none_class:
+            targets = torch.cat([targets, 1.0 - targets.amax(-1, keepdim=True)], dim=-1)
+        relation_loss = F.binary_cross_entropy_with_logits(
+            relation_logits[pair_mask].float(), targets[pair_mask], reduction="sum"
+        )
+        outputs = max(relation_logits.shape[-1], 1)
+        return span_loss / num_spans.clamp(min=1), relation_loss / (num_pairs.clamp(min=1) * outputs)
+
+
+def pairs_of_entities(is_entity: Tensor) -> tuple[Tensor, Tensor]:
+    """All ordered pairs of different entities of each sentence.
+
+    Args:
+        is_entity: bool [B, S].
+
+    Returns:
+        ``pairs`` [B, P, 2], indices into S, heads in ascending order, then tails; ``pair_mask`` bool [B, P].
+    """
+    batch_index, span = is_entity.nonzero(as_tuple=True)
+    counts = is_entity.sum(-1)
+    first = counts.cumsum(0) - counts
+    partners = counts[batch_index]
+    head = torch.arange(len(span), device=span.device).repeat_interleave(partners)
+    run_start = (partners.cumsum(0) - partners).repeat_interleave(partners)
+    tail = torch.arange(len(head), device=span.device) - run_start + first[batch_index[head]]
+    different = head != tail
+    head, tail = head[different], tail[different]
+
+    num_pairs = counts * (counts - 1)
+    most = int(num_pairs.max()) if len(num_pairs) else 0
+    sentence = batch_index[head]
+    position = torch.arange(len(head), device=span.device) - (num_pairs.cumsum(0) - num_pairs)[sentence]
+    pairs = span.new_zeros(len(is_entity), most, 2)
+    pairs[sentence, position] = torch.stack([span[head], span[tail]], dim=-1)
+    pair_mask = torch.arange(most, device=span.device) < num_pairs.unsqueeze(1)
+    return pairs, pair_mask
+
+
+def _attention_for(config: AspertConfig) -> str | None:
+    """The encoder's attention implementation; refuses one that returns no attentions where they are needed."""
+    requested = getattr(config.encoder_config, "_attn_implementation", None)
+    return "eager" if config.attentional_contribution else requested
+
+
+def _remove_pooler(encoder: PreTrainedModel) -> None:
+    """Drop the pooling layer, which ASpERT does not use and which would train without a gradient."""
+    if getattr(encoder, "pooler", None) is not None:
+        encoder.pooler = None

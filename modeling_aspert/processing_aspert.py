@@ -1,0 +1,200 @@
+"""Words to sub-words: what stands between the text and the network.
+
+Spans are in words outside the model and in sub-word offsets (special-token shift included, end-exclusive) inside.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from tokenizers import pre_tokenizers
+from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase, ProcessorMixin
+
+# transformers marks "no limit known" with a huge number
+_NO_LIMIT = 10**9
+
+
+@dataclass(slots=True)
+class EncodedSentence:
+    """A sentence in sub-words.
+
+    Args:
+        input_ids: int64 [n], special tokens included.
+        word_offsets: int64 [words + 1]; word w is the sub-words ``word_offsets[w] : word_offsets[w + 1]``.
+        special_tokens_mask: int64 [n], 1 for the special tokens around the sentence (by position, so a typed
+            "[CLS]" is a word like any other).
+    """
+
+    input_ids: np.ndarray
+    word_offsets: np.ndarray
+    special_tokens_mask: np.ndarray
+
+    @property
+    def num_tokens(self) -> int:
+        return len(self.input_ids)
+
+    @property
+    def num_words(self) -> int:
+        return len(self.word_offsets) - 1
+
+    def token_spans(self, word_spans: np.ndarray) -> np.ndarray:
+        """Word spans [S, 2] as sub-word spans [S, 2]."""
+        return self.word_offsets[word_spans]
+
+
+class AspertProcessor(ProcessorMixin):
+    """Encodes sentences given as words; saved beside the model as `processor_config.json` and the tokenizer's files.
+
+    Args:
+        tokenizer: a fast tokenizer.
+        max_tokens: the encoder's longest input, special tokens included. Default: the tokenizer's own limit.
+        word_splitter: how raw text is split into words, "rules" or "whitespace" (see `documents.split_words`).
+        language: language of raw text for sentence splitting, an ISO 639-1 code.
+
+    Raises:
+        ValueError: a tokenizer without a fast version.
+    """
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        max_tokens: int | None = None,
+        word_splitter: str = "rules",
+        language: str = "en",
+        **kwargs: Any,
+    ) -> None:
+        if not getattr(tokenizer, "is_fast", False):
+            raise ValueError(
+                f"{type(tokenizer).__name__} has no fast version (tokenizer.json): ASpERT needs one to know which "
+                "sub-words belong to which word"
+            )
+        super().__init__(tokenizer, **kwargs)
+        limit = tokenizer.model_max_length
+        self.max_tokens = max_tokens if max_tokens is not None else (limit if limit < _NO_LIMIT else None)
+        self.word_splitter = word_splitter
+        self.language = language
+        _separate_words(tokenizer)
+        self._prefix, self._suffix = _special_tokens_around(tokenizer)
+
+    @classmethod
+    def from_encoder_pretrained(cls, name_or_path: str | os.PathLike[str], **kwargs: Any) -> AspertProcessor:
+        """The processor of a pre-trained encoder: its tokenizer and its longest input.
+
+        Raises:
+            OSError: no such encoder.
+            ValueError: its tokenizer has no fast version.
+        """
+        tokenizer = AutoTokenizer.from_pretrained(name_or_path)
+        config = AutoConfig.from_pretrained(name_or_path)
+        positions = getattr(config, "max_position_embeddings", None)
+        # sentence-transformers checkpoints carry a training length below what the encoder can read; RoBERTa's and
+        # MPNet's tables hold rows that no token uses, so the smaller of the two numbers that are real limits counts
+        if positions is not None and positions < 0:
+            positions = None
+        if positions is not None and config.model_type in _OFFSET_POSITIONS:
+            positions -= _OFFSET_POSITIONS[config.model_type]
+        kwargs.setdefault("max_tokens", positions)
+        return cls(tokenizer, **kwargs)
+
+    @property
+    def model_input_names(self) -> list[str]:
+        return ["input_ids", "attention_mask"]
+
+    @property
+    def num_special_tokens(self) -> int:
+        """Special tokens around every sentence."""
+        return len(self._prefix) + len(self._suffix)
+
+    def encode(self, sentences: Sequence[Sequence[str]]) -> list[EncodedSentence]:
+        """Tokenise sentences word by word; a word without pieces becomes the unknown token.
+
+        Args:
+            sentences: lists of words.
+
+        Returns:
+            One :class:`EncodedSentence` a sentence. Nothing is cut: what is longer than ``max_tokens`` is for the
+            caller to window or to refuse.
+
+        Raises:
+            ValueError: a word has no pieces and the tokenizer has no unknown token.
+        """
+        backend = self.tokenizer.backend_tokenizer
+        backend.no_truncation()
+        backend.no_padding()
+        words = [list(sentence) for sentence in sentences]
+        try:
+            encodings = backend.encode_batch(words, is_pretokenized=True, add_special_tokens=False)
+        except (TypeError, UnicodeEncodeError):
+            # lone surrogates have no UTF-8 form
+            words = [[_without_surrogates(word) for word in sentence] for sentence in words]
+            encodings = backend.encode_batch(words, is_pretokenized=True, add_special_tokens=False)
+        return [self._encode_one(encoding, len(sentence)) for encoding, sentence in zip(encodings, words)]
+
+    def _encode_one(self, encoding: Any, num_words: int) -> EncodedSentence:
+        ids = np.asarray(encoding.ids, dtype=np.int64)
+        word_ids = np.asarray(encoding.word_ids, dtype=np.int64) if len(ids) else np.zeros(0, dtype=np.int64)
+        pieces = np.bincount(word_ids, minlength=num_words)
+        missing = np.flatnonzero(pieces == 0)
+        if len(missing):
+            unknown = self.tokenizer.unk_token_id
+            if unknown is None:
+                raise ValueError(
+                    f"word {int(missing[0])} has no sub-words and {type(self.tokenizer).__name__} has no unknown "
+                    "token: remove the word, or use another encoder"
+                )
+            ids = np.insert(ids, np.searchsorted(word_ids, missing), unknown)
+            pieces[missing] = 1
+        word_offsets = np.zeros(num_words + 1, dtype=np.int64)
+        np.cumsum(pieces, out=word_offsets[1:])
+        special = np.zeros(len(ids) + self.num_special_tokens, dtype=np.int64)
+        special[: len(self._prefix)] = 1
+        special[len(special) - len(self._suffix) :] = 1
+        return EncodedSentence(
+            np.concatenate([self._prefix, ids, self._suffix]), word_offsets + len(self._prefix), special
+        )
+
+
+# rows of the position table that are kept for padding
+_OFFSET_POSITIONS = {"roberta": 2, "xlm-roberta": 2, "camembert": 2, "mpnet": 2, "longformer": 2}
+
+
+@functools.lru_cache(maxsize=1024)
+def candidate_spans(num_words: int, max_width: int) -> np.ndarray:
+    """All word spans of 1 to ``max_width`` words: int64 [S, 2], sorted by (start, end). Read-only, cached."""
+    starts = np.arange(num_words).repeat(max_width)
+    ends = starts + np.tile(np.arange(1, max_width + 1), num_words)
+    spans = np.stack([starts, ends], axis=1)[ends <= num_words]
+    spans.flags.writeable = False
+    return spans
+
+
+def _separate_words(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Byte-level tokenizers (RoBERTa, ModernBERT) know a word by its leading blank: give every word one."""
+    pre_tokenizer = tokenizer.backend_tokenizer.pre_tokenizer
+    if isinstance(pre_tokenizer, pre_tokenizers.ByteLevel) and not pre_tokenizer.add_prefix_space:
+        pre_tokenizer.add_prefix_space = True
+        tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizer
+        tokenizer.add_prefix_space = True
+
+
+def _special_tokens_around(tokenizer: PreTrainedTokenizerBase) -> tuple[np.ndarray, np.ndarray]:
+    """The special tokens that the tokenizer puts before and after a sentence."""
+    backend = tokenizer.backend_tokenizer
+    backend.no_truncation()
+    backend.no_padding()
+    plain = backend.encode(["a"], is_pretokenized=True, add_special_tokens=False).ids
+    full = backend.encode(["a"], is_pretokenized=True, add_special_tokens=True).ids
+    for start in range(len(full) - len(plain) + 1):
+        if full[start : start + len(plain)] == plain:
+            before, after = full[:start], full[start + len(plain) :]
+            return np.asarray(before, dtype=np.int64), np.asarray(after, dtype=np.int64)
+    raise ValueError(f"{type(tokenizer).__name__} changes a sentence's pieces when it adds its special tokens")
+
+
+def _without_surrogates(word: str) -> str:
+    return word.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

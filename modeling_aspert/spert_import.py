@@ -1,0 +1,105 @@
+"""Checkpoints of SpERT's own code turned into ASpERT models.
+
+SpERT concatenates an entity as [h_CLS ; max-pool ; width] and a relation as [context ; pool_1 ; pool_2 ; width_1 ;
+width_2]; here they are [max-pool ; width ; h_0] and [pool_1 ; width_1 ; context ; pool_2 ; width_2], so the columns
+of the two classifiers are reordered. Nothing else changes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+from transformers import AutoConfig
+
+from .configuration_aspert import AspertConfig
+from .modeling_aspert import AspertForJointExtraction
+from .processing_aspert import AspertProcessor
+
+
+def load_spert(
+    directory: str | Path, types_file: str | Path, max_span_width: int = 10, relation_threshold: float = 0.4
+) -> tuple[AspertForJointExtraction, AspertProcessor]:
+    """The model and processor of a SpERT checkpoint.
+
+    Args:
+        directory: a folder with config.json, model.safetensors and the tokenizer's files.
+        types_file: SpERT's types file; its order is the order of the outputs.
+        max_span_width: SpERT's ``max_span_size``, in words.
+        relation_threshold: SpERT's ``rel_filter_threshold``.
+
+    Raises:
+        FileNotFoundError: a file is missing; a pickled checkpoint is refused.
+        ValueError: the weights do not fit the types file.
+    """
+    directory, types_file = Path(directory), Path(types_file)
+    weights_file = directory / "model.safetensors"
+    if not weights_file.is_file():
+        pickled = directory / "pytorch_model.bin"
+        reason = (
+            f"{pickled} is a pickle, which can run code when read; convert it to safetensors first"
+            if pickled.is_file()
+            else f"{weights_file} does not exist"
+        )
+        raise FileNotFoundError(f"no SpERT weights: {reason}")
+    types = json.loads(types_file.read_text(encoding="utf-8"))
+    weights = {name: tensor.float() for name, tensor in load_file(weights_file).items()}
+    _check_shapes(weights, weights_file, types_file, len(types["entities"]), len(types["relations"]))
+
+    encoder_config = AutoConfig.from_pretrained(directory)
+    encoder_config.architectures = None
+    config = AspertConfig.from_preset(
+        "spert",
+        encoder_config=encoder_config,
+        entity_types=list(types["entities"]),
+        relation_types=list(types["relations"]),
+        symmetric_relations=[name for name, entry in types["relations"].items() if entry.get("symmetric")],
+        width_embedding_size=weights["size_embeddings.weight"].shape[1],
+        max_span_width=max_span_width,
+        relation_threshold=relation_threshold,
+    )
+    model = AspertForJointExtraction(config)
+    model.load_state_dict(convert_spert_weights(weights, encoder_config.hidden_size))
+    return model.eval(), AspertProcessor.from_encoder_pretrained(directory)
+
+
+def convert_spert_weights(weights: Mapping[str, Tensor], hidden_size: int) -> dict[str, Tensor]:
+    """SpERT's state dict with our names and column order; its pooling layer, which it never uses, is left out."""
+    width = weights["size_embeddings.weight"].shape[1]
+    converted = {
+        f"encoder.{name.removeprefix('bert.')}": tensor
+        for name, tensor in weights.items()
+        if name.startswith("bert.") and not name.startswith("bert.pooler.") and not name.endswith("position_ids")
+    }
+    sentence, pool, size = weights["entity_classifier.weight"].split([hidden_size, hidden_size, width], dim=1)
+    converted["span_classifier.input.weight"] = torch.cat([pool, size, sentence], dim=1)
+    converted["span_classifier.input.bias"] = weights["entity_classifier.bias"]
+    context, head, tail, head_size, tail_size = weights["rel_classifier.weight"].split(
+        [hidden_size, hidden_size, hidden_size, width, width], dim=1
+    )
+    converted["relation_classifier.output.weight"] = torch.cat([head, head_size, context, tail, tail_size], dim=1)
+    converted["relation_classifier.output.bias"] = weights["rel_classifier.bias"]
+    converted["width_embedding.weight"] = weights["size_embeddings.weight"]
+    return converted
+
+
+def _check_shapes(
+    weights: Mapping[str, Tensor], weights_file: Path, types_file: Path, num_entities: int, num_relations: int
+) -> None:
+    expected = {
+        "entity_classifier.weight": (num_entities + 1, "entity types and none"),
+        "rel_classifier.weight": (num_relations, "relation types"),
+    }
+    for name in ("size_embeddings.weight", *expected):
+        if name not in weights:
+            raise ValueError(f"{weights_file} has no {name}: it is not a checkpoint of SpERT's code")
+    for name, (outputs, what) in expected.items():
+        if len(weights[name]) != outputs:
+            raise ValueError(
+                f"{weights_file}: {name} has {len(weights[name])} outputs, but {types_file} lists {outputs} {what}: "
+                "pass the types file that the checkpoint was trained with"
+            )

