@@ -10,7 +10,7 @@ import datasets
 
 from .builders import FEATURES, QUICKSTART, Ade, Conll04, CorpusBuilder, Folder, Quickstart, Scierc
 from .converters import Conversion, convert
-from .export import export
+from .exporting import export
 from .problems import DataError, Problem, ValidationReport
 from .schema import LabelSchema
 from .sources import find_corpus_file, find_folder_files

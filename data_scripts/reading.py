@@ -141,21 +141,20 @@ def _items(text: str, decoder: _Decoder) -> Iterator[tuple[int, Any]]:
 
 def _lines(text: str, decoder: _Decoder) -> Iterator[tuple[int, Any]]:
     """Yield the numbered values of the lines that are not blank. A bad line is noted and does not hide the next."""
-    position, index = 0, 0
-    for line in text.split("\n"):  # not splitlines: JSON strings may hold U+2028
-        if line.strip(" \t\r"):
-            try:
-                value, end = decoder.decode(_skip(text, position), index)
-                if end < len(text) and "\n" not in text[position:end]:
-                    raise decoder.syntax_error(end, index, "more text after the end of the object")
-                if "\n" in text[position:end].rstrip():
-                    raise decoder.syntax_error(position, index, "the object does not end on its line")
-            except DataError as error:
-                decoder.problems.extend(error.problems)
-            else:
-                yield index, value
-            index += 1
-        position += len(line) + 1
+    index = 0
+    for number, line in enumerate(text.split("\n"), start=1):  # not splitlines: JSON strings may hold U+2028
+        if _skip(line, 0) == len(line):
+            continue
+        decoder.text, decoder.first_line = line, number
+        try:
+            value, end = decoder.decode(_skip(line, 0), index)
+            if end < len(line):
+                raise decoder.syntax_error(end, index, "more text after the end of the object")
+        except DataError as error:
+            decoder.problems.extend(error.problems)
+        else:
+            yield index, value
+        index += 1
 
 
 class _RepeatedKeys(dict):
@@ -170,6 +169,7 @@ class _Decoder:
     def __init__(self, file: str, text: str):
         self.file = file
         self.text = text
+        self.first_line = 1
         self.problems: list[Problem] = []
         self._suspect = False
         self._json = json.JSONDecoder(object_pairs_hook=self._object, parse_constant=self._constant)
@@ -194,7 +194,7 @@ class _Decoder:
 
     def syntax_error(self, position: int, record: int | None, reason: str) -> DataError:
         """Return the error for bad syntax at a position of the text."""
-        line = self.text.count("\n", 0, position) + 1
+        line = self.first_line + self.text.count("\n", 0, position)
         column = position - self.text.rfind("\n", 0, position)
         mend = "correct the file there"
         if position >= len(self.text.rstrip()) or reason.startswith("Unterminated string"):

@@ -1,11 +1,14 @@
 """ASpERT: joint entity and relation extraction on Hugging Face transformers."""
 
 from transformers import AutoConfig, AutoModel, AutoProcessor
+from transformers.pipelines import PIPELINE_REGISTRY
 
 from .configuration_aspert import AspertConfig
 from .data_collator import AspertDataCollator
 from .dataset import JointExtractionDataset
+from .extraction import ExtractionOptions, Extractor
 from .modeling_aspert import AspertForJointExtraction, AspertOutput
+from .pipeline import TASK, JointExtractionPipeline
 from .processing_aspert import AspertProcessor
 
 __version__ = "0.1.0"
@@ -13,6 +16,9 @@ __version__ = "0.1.0"
 AutoConfig.register("aspert", AspertConfig)
 AutoModel.register(AspertConfig, AspertForJointExtraction)
 AutoProcessor.register(AspertConfig, AspertProcessor)
+PIPELINE_REGISTRY.register_pipeline(
+    TASK, pipeline_class=JointExtractionPipeline, pt_model=AspertForJointExtraction, type="text"
+)
 # the code travels with a saved model, so that trust_remote_code=True loads it without this package
 AspertConfig.register_for_auto_class()
 AspertForJointExtraction.register_for_auto_class("AutoModel")
@@ -38,5 +44,8 @@ __all__ = [
     "AspertProcessor",
     "AspertTrainer",
     "AspertTrainingArguments",
+    "ExtractionOptions",
+    "Extractor",
+    "JointExtractionPipeline",
     "JointExtractionDataset",
 ]

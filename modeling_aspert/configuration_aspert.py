@@ -89,6 +89,9 @@ class AspertConfig(PretrainedConfig):
         # derived from entity_types below; a stored copy must not win
         for derived in ("id2label", "label2id", "num_labels"):
             kwargs.pop(derived, None)
+        if not __name__.startswith("transformers_modules."):
+            # the pipeline's code beside the weights is for processes without this package
+            kwargs.pop("custom_pipelines", None)
         self.encoder_config = _encoder_config(encoder_config)
         self.entity_types = list(entity_types)
         self.relation_types = list(relation_types)

@@ -122,6 +122,18 @@ class AspertPreTrainedModel(PreTrainedModel):
     _supports_flex_attn = True
     _supports_attention_backend = True
 
+    def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:
+        """As every model's, with the code of the "joint-extraction" pipeline beside the model's own."""
+        # the import also makes transformers copy pipeline.py, which it finds by its relative imports
+        from .pipeline import TASK, JointExtractionPipeline
+
+        implementation = f"pipeline.{JointExtractionPipeline.__name__}"
+        self.config.custom_pipelines = {TASK: {"impl": implementation, "pt": ["AutoModel"], "type": "text"}}
+        try:
+            super().save_pretrained(save_directory, **kwargs)
+        finally:
+            del self.config.custom_pipelines
+
 
 class AspertForJointExtraction(AspertPreTrainedModel):
     """An `AutoModel` encoder with ASpERT's span and relation classifiers on its hidden states and attentions.

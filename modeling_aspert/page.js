@@ -17,6 +17,8 @@ const KINDS = {
 const COLOURS = 8;
 const LINES = ["", "dashed", "dotted"];
 const LINE = 28; // height of a line of text, as in the style sheet
+const SIDES = ["left", "right"];
+const MARGIN = 16; // least room at both sides of the text, as in the style sheet
 const LANE = 19; // height of a row of relations, above the text
 const ROW = 19; // height of a row of entity labels, under the text
 const CHUNK = 50; // cards added at a time
@@ -84,7 +86,10 @@ function visible(sentence) {
     const [x, y] = [sentence.entities[a], sentence.entities[b]];
     return x.start - y.start || y.end - x.end || a - b;
   });
-  return { entities: all, relations, context, own: entities.size + relations.length };
+  // Worth showing where the reader asks for no sentence in vain: anything, or any error unless one kind was asked for.
+  const asked = (item) => !item.kind || state.focus || item.kind !== "correct";
+  const worth = [...entities].some((i) => asked(sentence.entities[i])) || relations.some((i) => asked(sentence.relations[i]));
+  return { entities: all, relations, context, worth };
 }
 
 function matchesQuery(sentence) {
@@ -188,13 +193,17 @@ function pack(items) {
 
 const clamp = (value, low, high) => Math.max(low, Math.min(value, Math.max(low, high)));
 
-function draw(card) {
+// `margins`: room at the left and right of the text for relations between lines; found out by a first drawing.
+function draw(card, margins = null) {
   const sentence = sentences[card.dataset.index];
   const box = card.querySelector(".drawing");
   const shown = visible(sentence);
+  for (const side of SIDES) {
+    if (margins) box.style.setProperty(`--${side}`, `${margins[side]}px`);
+    else box.style.removeProperty(`--${side}`);
+  }
   const { lines, direction } = breakLines(box, sentence.text);
   const width = box.clientWidth;
-  const gutter = parseFloat(getComputedStyle(box.firstChild).paddingInlineStart);
   const covers = new Map(); // entity -> [{line, left, right}]
 
   // The text, cut at the ends of entities and search hits.
@@ -215,7 +224,7 @@ function draw(card) {
       const inside = (span) => span.start <= start && end <= span.end;
       const text = sentence.text.slice(start, end);
       const piece = { node: element(marks.some(inside) ? "mark" : "span"), entities: entities.filter((e) => inside(sentence.entities[e])) };
-      piece.node.textContent = end === line.to ? text.replace(/[\r\n\u2028\u2029]+$/, "") : text;
+      piece.node.textContent = end === line.to ? text.trimEnd() : text;
       if (piece.entities.length) {
         piece.node.className = "covered";
         const sizes = (e) => sentence.entities[e].end - sentence.entities[e].start;
@@ -257,8 +266,11 @@ function draw(card) {
   }
   lines.forEach((line, number) => {
     const order = fragments[number].sort((a, b) => a.part.size - b.part.size || a.part.left - b.part.left);
-    line.rows = pack(order);
-    order.forEach((item) => (item.part.row = item.row));
+    // A row that only carries on entities from the line before has no names and is low.
+    const heights = Array(pack(order)).fill(6);
+    for (const { part, row } of order) if (part.label) heights[row] = ROW;
+    for (const { part, row } of order) part.drop = heights.slice(0, row).reduce((a, b) => a + b, 0);
+    line.below = heights.reduce((a, b) => a + b, 2);
   });
 
   // Ends of relations: the nearest pair of pieces of the two entities; then places along them.
@@ -274,7 +286,8 @@ function draw(card) {
         if (!best || cost < best.cost) best = { cost, head, tail };
       }
     }
-    arcs.push({ r, relation, label: labelOf(relation), head: { part: best.head }, tail: { part: best.tail } });
+    const label = { text: labelOf(relation), width: labelWidth(labelOf(relation)) };
+    arcs.push({ r, relation, label, head: { part: best.head }, tail: { part: best.tail } });
   }
   spreadEnds(arcs, covers, width);
 
@@ -282,15 +295,17 @@ function draw(card) {
   const segments = lines.map(() => []);
   for (const arc of arcs) {
     const [head, tail] = [arc.head, arc.tail];
-    const room = labelWidth(arc.label) + 8;
+    const room = arc.label.width + 8;
     const add = (line, from, to, labelled) => {
       const segment = { arc, left: Math.min(from, to), right: Math.max(from, to) };
       segment.length = segment.right - segment.left;
       if (labelled) {
-        arc.labelX = clamp((from + to) / 2, room / 2, width - room / 2);
-        arc.labelSegment = segment;
-        segment.left = Math.min(segment.left, arc.labelX - room / 2);
-        segment.right = Math.max(segment.right, arc.labelX + room / 2);
+        // Where the arc is no wider than its name, the name stands above the arc and not in it.
+        segment.drop = segment.length < room + 16 ? 6 : 0;
+        arc.label.x = clamp((from + to) / 2, room / 2, width - room / 2);
+        arc.label.segment = segment;
+        segment.left = Math.min(segment.left, arc.label.x - room / 2);
+        segment.right = Math.max(segment.right, arc.label.x + room / 2);
       }
       segments[line].push(segment);
       return segment;
@@ -309,21 +324,28 @@ function draw(card) {
     const order = segments[number].sort((a, b) => Boolean(a.arc.side) - Boolean(b.arc.side) || a.length - b.length);
     const lanes = pack(order);
     const above = lanes ? lanes * LANE + 8 : 2;
-    const below = line.rows ? line.rows * ROW + 4 : 2;
     line.top = height + above;
     line.node.style.paddingTop = `${above}px`;
-    line.node.style.height = `${above + LINE + below}px`;
-    height += above + LINE + below;
+    line.node.style.height = `${above + LINE + line.below}px`;
+    height += above + LINE + line.below;
   });
-  for (const side of ["left", "right"]) {
+  const wanted = {};
+  for (const side of SIDES) {
     const runs = arcs.filter((arc) => arc.side === side);
     for (const arc of runs) {
       [arc.left, arc.right] = [arc.head, arc.tail].map((end) => laneY(lines, end.part, end.segment)).sort((a, b) => a - b);
     }
     const columns = pack(runs.sort((a, b) => a.right - a.left - (b.right - b.left)));
-    const step = Math.min(6, (gutter - 6) / Math.max(1, columns));
-    for (const arc of runs) arc.marginX = side === "left" ? gutter - 6 - arc.row * step : width - gutter + 6 + arc.row * step;
+    const room = margins ? margins[side] : MARGIN;
+    wanted[side] = clamp(8 + columns * 5, MARGIN, 48);
+    const step = Math.min(5, (room - 8) / Math.max(1, columns - 1));
+    for (const arc of runs) arc.marginX = side === "left" ? room - 6 - arc.row * step : width - room + 6 + arc.row * step;
   }
+  if (!margins && SIDES.some((side) => wanted[side] > MARGIN)) {
+    draw(card, wanted);
+    return;
+  }
+  placeNames(arcs);
 
   const picture = shape("svg", { width, height });
   const items = { entities: new Map(), relations: new Map() };
@@ -372,6 +394,23 @@ function spreadEnds(arcs, covers, width) {
   }
 }
 
+// Slides each name along its arc to where the fewest other arcs come down through it.
+function placeNames(arcs) {
+  const ends = arcs.flatMap((arc) => [arc.head, arc.tail]);
+  for (const { label, head, tail } of arcs) {
+    const line = (label.segment === head.segment ? head : tail).part.line;
+    const stems = ends.filter((end) => end.part.line === line && end.segment.row > label.segment.row).map((end) => end.x);
+    const room = label.width / 2 + 4;
+    const [low, high] = [label.segment.left + room, label.segment.right - room];
+    const hits = (x) => stems.filter((stem) => Math.abs(stem - x) < room).length;
+    let best = hits(label.x);
+    for (let step = 0; best && step <= 20; step++) {
+      const x = low + ((high - low) * step) / 20;
+      if (hits(x) < best) [best, label.x] = [hits(x), x];
+    }
+  }
+}
+
 // The widest part of an entity's piece of line that no smaller entity covers, or the whole piece.
 function ownStretch(part, covers) {
   let free = [[part.left, part.right]];
@@ -385,7 +424,7 @@ function ownStretch(part, covers) {
   return free.sort((a, b) => b[1] - b[0] - (a[1] - a[0]))[0] || [part.left, part.right];
 }
 
-const laneY = (lines, part, segment) => lines[part.line].top - 14 - segment.row * LANE;
+const laneY = (lines, part, segment) => lines[part.line].top - 14 - segment.row * LANE + (segment.drop || 0);
 
 function group(picture, sentence, part, index, context = false) {
   const item = sentence[part][index];
@@ -404,7 +443,7 @@ function name(node, sentence, part, index) {
 }
 
 function drawLabel(node, label, x, y, width) {
-  shape("rect", { class: "plate", x: x - 3, y: y - 12, width: width + 6, height: 16, rx: 3 }, node);
+  shape("rect", { class: "plate", x: x - 3, y: y - 11, width: width + 6, height: 14, rx: 3 }, node);
   shape("text", { class: "label", x, y }, node).textContent = label;
 }
 
@@ -412,7 +451,7 @@ function drawEntity(picture, sentence, index, parts, lines, context) {
   const { node, line: dash } = group(picture, sentence, "entities", index, context);
   for (const part of parts) {
     const { top } = lines[part.line];
-    const y = top + LINE + part.row * ROW;
+    const y = top + LINE + part.drop;
     shape("rect", { class: "tint", x: part.left, y: top + 3, width: part.right - part.left, height: LINE - 6, rx: 3 }, node);
     shape("line", { class: `bar ${dash}`, x1: part.left, x2: part.right, y1: y, y2: y }, node);
     if (part.label) drawLabel(node, part.label, part.x, y + 14, labelWidth(part.label));
@@ -435,14 +474,13 @@ function drawArc(picture, sentence, arc, lines) {
   shape("circle", { class: "head", cx: head.x, cy: headTop, r: 2.5 }, node);
   if (symmetric.has(arc.relation.type)) shape("circle", { class: "head", cx: tail.x, cy: tailTop, r: 2.5 }, node);
   else shape("path", { class: "head", d: `M${tail.x} ${tailTop + 2}l-4 -8h8z` }, node);
-  arc.labelY = arc.labelSegment === head.segment ? headY : tailY;
+  arc.label.y = (arc.label.segment === head.segment ? headY : tailY) - 1.5 * arc.label.segment.drop;
   return node;
 }
 
 function drawArcLabel(picture, sentence, arc) {
   const { node } = group(picture, sentence, "relations", arc.r);
-  const width = labelWidth(arc.label);
-  drawLabel(node, arc.label, arc.labelX - width / 2, arc.labelY + 4, width);
+  drawLabel(node, arc.label.text, arc.label.x - arc.label.width / 2, arc.label.y + 4, arc.label.width);
   name(node, sentence, "relations", arc.r);
   return node;
 }
@@ -495,7 +533,7 @@ function more() {
     if (sentence.id !== null) title.append(" · ", element("bdi", {}, sentence.id));
     const box = element("div", { class: "drawing", role: "group", tabindex: "0" });
     box.append(element("p", { class: "measure", dir: "auto" }, sentence.text));
-    const facts = element("details", { class: "facts" }, element("summary"), element("ul"));
+    const facts = element("details", { class: "facts", hidden: "" }, element("summary"), element("ul"));
     facts.addEventListener("toggle", () => fillFacts(card));
     card.append(title, box, facts);
     card.stale = true;
@@ -531,12 +569,12 @@ function fillFacts(card) {
 // After a change of the filters: the list anew where other sentences are shown, else only the drawings.
 function update() {
   hideTip();
-  const onlyDrawn = byId("hide-empty").checked;
+  const onlyWorth = byId("only-worth").checked;
   const totals = [0, 0];
   const wanted = sentences.flatMap((sentence, index) => {
     if (!matchesQuery(sentence)) return [];
     const shown = visible(sentence);
-    if (onlyDrawn && !shown.own) return [];
+    if (onlyWorth && !shown.worth) return [];
     totals[0] += shown.entities.length - shown.context.size;
     totals[1] += shown.relations.length;
     return [index];
@@ -556,6 +594,8 @@ function update() {
   onScreen.clear();
   list.replaceChildren();
   more();
+  const start = byId("start");
+  if (start.getBoundingClientRect().top < 0) start.scrollIntoView();
 }
 
 let planned = false;
@@ -722,7 +762,7 @@ byId("threshold")?.addEventListener("input", (event) => {
   byId("threshold-value").textContent = state.threshold.toFixed(2);
   plan();
 });
-byId("hide-empty").addEventListener("change", plan);
+byId("only-worth").addEventListener("change", plan);
 
 // ----------------------------------------------------------------------------- tables of the error analysis page
 
@@ -737,7 +777,7 @@ function setFocus(focus, title) {
     bar.replaceChildren(clear);
   }
   update();
-  if (focus) document.querySelector(".toolbar").scrollIntoView();
+  if (focus) byId("start").scrollIntoView();
 }
 for (const button of document.querySelectorAll("[data-focus]")) {
   button.addEventListener("click", () => setFocus(JSON.parse(button.dataset.focus), button.title));

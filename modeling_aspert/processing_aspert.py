@@ -6,6 +6,7 @@ Spans are in words outside the model and in sub-word offsets (special-token shif
 from __future__ import annotations
 
 import functools
+import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from typing import Any
 import numpy as np
 from tokenizers import pre_tokenizers
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase, ProcessorMixin
+
+logger = logging.getLogger(__name__)
 
 # transformers marks "no limit known" with a huge number
 _NO_LIMIT = 10**9
@@ -92,13 +95,9 @@ class AspertProcessor(ProcessorMixin):
         tokenizer = AutoTokenizer.from_pretrained(name_or_path)
         config = AutoConfig.from_pretrained(name_or_path)
         positions = getattr(config, "max_position_embeddings", None)
-        # sentence-transformers checkpoints carry a training length below what the encoder can read; RoBERTa's and
-        # MPNet's tables hold rows that no token uses, so the smaller of the two numbers that are real limits counts
-        if positions is not None and positions < 0:
-            positions = None
-        if positions is not None and config.model_type in _OFFSET_POSITIONS:
-            positions -= _OFFSET_POSITIONS[config.model_type]
-        kwargs.setdefault("max_tokens", positions)
+        # the table's size, not the tokenizer's limit: sentence-transformers checkpoints store a shorter training length
+        if isinstance(positions, int) and positions > 0:
+            kwargs.setdefault("max_tokens", positions - _OFFSET_POSITIONS.get(config.model_type, 0))
         return cls(tokenizer, **kwargs)
 
     @property
@@ -135,6 +134,27 @@ class AspertProcessor(ProcessorMixin):
             encodings = backend.encode_batch(words, is_pretokenized=True, add_special_tokens=False)
         return [self._encode_one(encoding, len(sentence)) for encoding, sentence in zip(encodings, words)]
 
+    def window(self, sentence: EncodedSentence, word_start: int, word_end: int) -> EncodedSentence:
+        """The words [word_start, word_end) of a sentence as a sentence of its own, between special tokens.
+
+        A single word that is longer than ``max_tokens`` by itself is cut to it, with a warning that counts.
+        """
+        if (word_start, word_end) == (0, sentence.num_words):
+            ids, offsets = sentence.input_ids[len(self._prefix) : sentence.word_offsets[-1]], sentence.word_offsets
+        else:
+            offsets = sentence.word_offsets[word_start : word_end + 1]
+            ids = sentence.input_ids[offsets[0] : offsets[-1]]
+        room = len(ids) if self.max_tokens is None else self.max_tokens - self.num_special_tokens
+        if len(ids) > room:
+            logger.warning(
+                "a word of %d sub-words is longer than the encoder's limit: its last %d are not read",
+                len(ids),
+                len(ids) - room,
+            )
+            ids = ids[:room]
+        offsets = (offsets - offsets[0]).clip(max=len(ids))
+        return self._between_special_tokens(ids, offsets)
+
     def _encode_one(self, encoding: Any, num_words: int) -> EncodedSentence:
         ids = np.asarray(encoding.ids, dtype=np.int64)
         word_ids = np.asarray(encoding.word_ids, dtype=np.int64) if len(ids) else np.zeros(0, dtype=np.int64)
@@ -151,6 +171,9 @@ class AspertProcessor(ProcessorMixin):
             pieces[missing] = 1
         word_offsets = np.zeros(num_words + 1, dtype=np.int64)
         np.cumsum(pieces, out=word_offsets[1:])
+        return self._between_special_tokens(ids, word_offsets)
+
+    def _between_special_tokens(self, ids: np.ndarray, word_offsets: np.ndarray) -> EncodedSentence:
         special = np.zeros(len(ids) + self.num_special_tokens, dtype=np.int64)
         special[: len(self._prefix)] = 1
         special[len(special) - len(self._suffix) :] = 1

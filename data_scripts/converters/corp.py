@@ -10,7 +10,7 @@ from ..reading import read_text
 from ..schema import LabelSchema
 from .conversion import Conversion
 
-# The corpus writes these characters as names, because they have a meaning in its own format.
+# The corpus writes these characters as names. What is not listed stays as it is: SpERT's files keep -LCB-, too.
 WORDS = {"COMMA": ",", "-LRB-": "(", "-RRB-": ")"}
 
 
@@ -26,14 +26,9 @@ def read_corp(path: str | PathLike[str]) -> Conversion:
     problems: list[Problem] = []
     entities: dict[str, int] = {}  # line number in the sentence → entity
     in_sentence = False
-
-    def problem(field: str, value: str, problem: str, mend: str) -> None:
-        problems.append(
-            Problem(file=str(path), field=f"line {number}, {field}", value=value, problem=problem, mend=mend)
-        )
-
     for number, line in enumerate(read_text(path).split("\n"), start=1):
         columns = line.rstrip("\r").split("\t")
+        problem = None
         if not line.strip():
             in_sentence = False
         elif len(columns) == 9:
@@ -43,21 +38,24 @@ def read_corp(path: str | PathLike[str]) -> Conversion:
                 records.append({"tokens": [], "entities": [], "relations": [], "orig_id": orig_id})
                 entities = {}
             in_sentence = True
-            words = [word] if kind == "O" else word.split("/")
             tokens = records[-1]["tokens"]
+            words = word.split("/") if kind != "O" and word.strip("/") else [word]  # "/" itself is a word
             if kind != "O":
                 entities[row] = len(entities)
                 records[-1]["entities"].append({"type": kind, "start": len(tokens), "end": len(tokens) + len(words)})
             tokens.extend(WORDS.get(part, part) for part in words)
         elif len(columns) == 3:
             head, tail, kind = columns
-            for field, row in (("head", head), ("tail", tail)):
-                if row not in entities:
-                    problem(field, row, "no entity of the sentence stands on that line", "correct the line's number")
             if head in entities and tail in entities:
                 records[-1]["relations"].append({"type": kind, "head": entities[head], "tail": entities[tail]})
+            else:
+                known = ", ".join(entities) or "none"
+                problem, mend = "head or tail is no entity", f"write lines of the sentence's entities ({known})"
         else:
-            problem("columns", line, f"{len(columns)} columns", "write 9 for a word, 3 for a relation, parted by tabs")
+            problem, mend = f"{len(columns)} columns", "write 9 for a word, 3 for a relation, parted by tabs"
+        if problem:
+            place = {"file": str(path), "field": f"line {number}", "value": line}
+            problems.append(Problem(problem=problem, mend=mend, **place))
     if problems:
         raise DataError(problems)
     return Conversion(records, LabelSchema.from_records(records))

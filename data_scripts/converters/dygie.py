@@ -29,11 +29,12 @@ KEYS = ("doc_key", "sentences", "ner", "relations")
 
 
 def read_dygie(path: str | PathLike[str]) -> Conversion:
-    """Read documents `{"doc_key", "sentences", "ner", "relations"}` whose offsets are inclusive and count the document's words.
+    """Read documents with `doc_key`, `sentences`, `ner` and `relations`.
 
-    A record is a sentence; its orig_id is `DOC_KEY_NUMBER`, the number counting the document's sentences from 0. A
-    relation joins the first entities of its spans. Other keys, such as `clusters`, are counted in the warnings.
-    Raises `DataError` with every problem of the file.
+    Their offsets count the document's words, and the end is inclusive. A record is a sentence; its orig_id is
+    `DOC_KEY_NUMBER`, the number counting the document's sentences from 0. A relation joins the first entities of its
+    spans. Other keys, such as `clusters`, are counted in the warnings. Raises `DataError` with every problem of the
+    file.
     """
     documents = read_records(path, lines=True)
     reader = _Reader(str(path))

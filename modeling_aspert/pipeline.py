@@ -1,0 +1,79 @@
+"""The transformers pipeline "joint-extraction": text in; entities and the relations between them out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import fields
+from typing import Any
+
+from transformers import Pipeline
+
+from .extraction import ExtractionOptions, Extractor
+
+TASK = "joint-extraction"
+_OPTIONS = {option.name for option in fields(ExtractionOptions)}
+
+
+class JointExtractionPipeline(Pipeline):
+    """Joint entity and relation extraction: ``pipeline("joint-extraction", model=...)``.
+
+    Input: a string; a list of words with ``is_split_into_words=True``; a mapping with "text" and "entities" (character
+    offsets; then only relations are predicted), or with "tokens" (and "entities" in words); or a list, a generator or
+    a `datasets` column of these. One input gives one result, a list gives a list, anything else is streamed.
+
+    Result, of plain JSON types: ``{"text", "entities": [{"id", "type", "text", "start", "end", "score"}],
+    "relations": [{"type", "head", "tail", "score"}]}``; start and end count characters, end-exclusive, and
+    ``text[start:end]`` is the entity's text; head and tail are entity ids.
+
+    Options, here or in each call: those of :class:`ExtractionOptions`, and ``is_split_into_words``.
+    """
+
+    _load_processor = True
+    _load_tokenizer = False
+    _load_feature_extractor = False
+    _load_image_processor = False
+
+    def __call__(self, inputs: Any, **options: Any) -> dict[str, Any] | list[dict[str, Any]] | Iterator[dict[str, Any]]:
+        split = options.pop("is_split_into_words", self._preprocess_params.get("is_split_into_words", False))
+        extractor = self._extractor(**options)
+        if _is_single(inputs, split):
+            return next(extractor.extract([_as_input(inputs, split)]))
+        results = extractor.extract(_as_input(value, split) for value in inputs)
+        return list(results) if isinstance(inputs, (list, tuple)) else results
+
+    def _extractor(self, **options: Any) -> Extractor:
+        if options.get("batch_size") is None:
+            options.pop("batch_size", None)
+        options.pop("num_workers", None)
+        unknown = set(options) - _OPTIONS
+        if unknown:
+            raise TypeError(f"unknown options {sorted(unknown)}: choose from {sorted(_OPTIONS | {'is_split_into_words'})}")
+        settings = {**self._forward_params, **options}
+        if self._batch_size is not None:
+            settings.setdefault("batch_size", self._batch_size)
+        return Extractor(self.model, self.processor, ExtractionOptions(**settings))
+
+    # the steps of the base class, for callers that run them one by one
+
+    def _sanitize_parameters(self, **options: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+        preprocess = {name: options.pop(name) for name in ("is_split_into_words",) if name in options}
+        return preprocess, options, {}
+
+    def preprocess(self, inputs: Any, is_split_into_words: bool = False) -> dict[str, Any]:
+        return {"inputs": _as_input(inputs, is_split_into_words)}
+
+    def _forward(self, model_inputs: dict[str, Any], **options: Any) -> dict[str, Any]:
+        return next(self._extractor(**options).extract([model_inputs["inputs"]]))
+
+    def postprocess(self, model_outputs: dict[str, Any]) -> dict[str, Any]:
+        return model_outputs
+
+
+def _is_single(inputs: Any, is_split_into_words: bool) -> bool:
+    if isinstance(inputs, (str, Mapping)):
+        return True
+    return is_split_into_words and isinstance(inputs, (list, tuple)) and all(isinstance(word, str) for word in inputs)
+
+
+def _as_input(value: Any, is_split_into_words: bool) -> Any:
+    return {"tokens": value} if is_split_into_words and not isinstance(value, Mapping) else value
