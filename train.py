@@ -37,7 +37,15 @@ from modeling_aspert.scoring import format_scores
 logger = logging.getLogger("aspert.train")
 
 _PACKAGES = ("torch", "transformers", "datasets", "evaluate", "accelerate", "huggingface-hub", "tokenizers", "numpy")
-_NOT_SWITCHES = {"self", "kwargs", "encoder_config", "entity_types", "relation_types", "symmetric_relations"}
+_NOT_SWITCHES = {
+    "self",
+    "kwargs",
+    "encoder_config",
+    "entity_types",
+    "relation_types",
+    "symmetric_relations",
+    "relation_type_constraints",
+}
 
 
 @dataclass

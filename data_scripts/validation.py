@@ -108,7 +108,7 @@ class _Check:
         for (place, key), records in self.unknown_keys.items():
             self.add_warning(
                 place,
-                f"the unknown key {key!r} is ignored (in {len(set(records))} records, first in record {records[0]})",
+                f"the unknown key {show(key)} is ignored (records with it: {len(set(records))}, the first: {records[0]})",
                 "leave it out",
             )
 
@@ -173,7 +173,7 @@ class _Check:
             mend = f"end is exclusive: write {start + 1} for a single word"
             self.add_error(f"{place}.end", f"not greater than start = {start}", mend, end)
             return None
-        if words is not None and end > len(words):
+        if words and end > len(words):
             mend = f"write at most {len(words)}; offsets count words from 0 and end is exclusive"
             self.add_error(f"{place}.end", f"past the end of the {len(words)} words", mend, end)
             return None

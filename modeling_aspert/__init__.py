@@ -11,7 +11,7 @@ from .modeling_aspert import AspertForJointExtraction, AspertOutput
 from .pipeline import TASK, JointExtractionPipeline
 from .processing_aspert import AspertProcessor
 
-__version__ = "0.1.0"
+from ._version import __version__
 
 AutoConfig.register("aspert", AspertConfig)
 AutoModel.register(AspertConfig, AspertForJointExtraction)
@@ -47,5 +47,6 @@ __all__ = [
     "ExtractionOptions",
     "Extractor",
     "JointExtractionPipeline",
+    "TASK",
     "JointExtractionDataset",
 ]

@@ -15,6 +15,8 @@ CONTRIBUTION_SCOPES = ("context", "sentence", "span")
 CONTRIBUTION_DIRECTIONS = ("from_span", "to_span", "both")
 SPAN_CLASSIFIERS = ("mlp", "linear")
 NONE_TYPE = "none"
+# never kept in the encoder's configuration: a saved model must not name code that runs when it is loaded
+_REMOTE_CODE = ("auto_map", "trust_remote_code")
 
 # Named architectures: the paper's model, its baseline and the baseline of Table 1.
 PRESETS: dict[str, dict[str, Any]] = {
@@ -49,6 +51,8 @@ class AspertConfig(PretrainedConfig):
         mlp_dropout: dropout on the hidden layer of the MLP.
         relation_none_class: add a none output, the last one, that vetoes a pair (Section 3.4's text).
         relation_threshold: alpha; a relation is kept where its probability is >= alpha.
+        relation_type_constraints: for a relation type, the (head, tail) entity types that it may join; a type that is
+            not named joins any. None: no constraints. `constrain_relations` learns them from training data.
         span_loss_weight: lambda of Eq. 10.
         initializer_range: standard deviation of the initial weights of heads and width table.
 
@@ -81,6 +85,7 @@ class AspertConfig(PretrainedConfig):
         mlp_dropout: float = 0.1,
         relation_none_class: bool = False,
         relation_threshold: float = 0.4,
+        relation_type_constraints: dict[str, list[list[str]]] | None = None,
         span_loss_weight: float = 1.0,
         initializer_range: float = 0.02,
         **kwargs: Any,
@@ -112,6 +117,7 @@ class AspertConfig(PretrainedConfig):
         self.mlp_dropout = mlp_dropout
         self.relation_none_class = relation_none_class
         self.relation_threshold = relation_threshold
+        self.relation_type_constraints = relation_type_constraints
         self.span_loss_weight = span_loss_weight
         self.initializer_range = initializer_range
         id2label = dict(enumerate([NONE_TYPE, *self.entity_types]))
@@ -178,6 +184,14 @@ class AspertConfig(PretrainedConfig):
             self._check(name, all(isinstance(label, str) and label for label in labels), "a list of non-empty names")
             self._check(name, len(set(labels)) == len(labels), "a list without duplicates")
         self._check("entity_types", NONE_TYPE not in self.entity_types, f"a list without {NONE_TYPE!r}, which is implied")
+        self._check(
+            "relation_type_constraints",
+            all(
+                relation in self.relation_types and all(end in self.entity_types for pair in pairs for end in pair)
+                for relation, pairs in (self.relation_type_constraints or {}).items()
+            ),
+            "a mapping of relation_types to lists of [head, tail] out of entity_types",
+        )
         unknown = [label for label in self.symmetric_relations if label not in self.relation_types]
         self._check("symmetric_relations", not unknown, f"a subset of relation_types {self.relation_types}")
 
@@ -197,10 +211,12 @@ class AspertConfig(PretrainedConfig):
 
 def _encoder_config(config: PretrainedConfig | dict[str, Any] | None) -> PretrainedConfig:
     if isinstance(config, PretrainedConfig):
+        for name in _REMOTE_CODE:
+            vars(config).pop(name, None)
         return config
     if config is None:
         return AutoConfig.for_model("bert")
-    fields = {key: value for key, value in config.items() if key not in ("auto_map", "trust_remote_code")}
+    fields = {key: value for key, value in config.items() if key not in _REMOTE_CODE}
     if "model_type" not in fields:
         raise ValueError("AspertConfig.encoder_config has no 'model_type': pass the encoder's own configuration")
     return AutoConfig.for_model(fields.pop("model_type"), **fields)

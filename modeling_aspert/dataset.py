@@ -136,7 +136,7 @@ def _encode_annotation(
         entity_spans=np.asarray(spans, dtype=np.int64).reshape(-1, 2),
         entity_types=np.asarray(types, dtype=np.int64),
         pairs=np.asarray(list(multi_hot), dtype=np.int64).reshape(-1, 2),
-        pair_types=np.asarray(list(multi_hot.values()), dtype=np.float32).reshape(-1, len(relation_ids)),
+        pair_types=np.asarray(list(multi_hot.values()), dtype=np.float32).reshape(len(multi_hot), len(relation_ids)),
     )
 
 

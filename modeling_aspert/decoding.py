@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,6 +58,7 @@ class Predictions:
         }
 
 
+@torch.no_grad()
 def decode(
     output: AspertOutput,
     word_spans: Tensor,
@@ -106,6 +107,8 @@ def decode(
     pair_index, pair, kind = (related & (probabilities >= limits)).nonzero(as_tuple=True)
     head, tail = output.pairs[pair_index, pair].unbind(-1)
     both = kept[pair_index, head] & kept[pair_index, tail]
+    if config.relation_type_constraints:
+        both &= _allowed(config).to(kind.device)[kind, types[pair_index, head] - 1, types[pair_index, tail] - 1]
     pair_index, pair, kind, head, tail = (values[both] for values in (pair_index, pair, kind, head, tail))
     relation_scores = probabilities[pair_index, pair, kind]
     head, tail = position[pair_index, head], position[pair_index, tail]
@@ -127,6 +130,31 @@ def _highest(relations: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.
     first = np.ones(len(relations), dtype=bool)
     first[1:] = (relations[1:] != relations[:-1]).any(axis=1)
     return relations[first], scores[first]
+
+
+def _allowed(config: AspertConfig) -> Tensor:
+    """bool [T_r, T_e, T_e]: which relation may join which head and tail types."""
+    entity_ids = {name: index for index, name in enumerate(config.entity_types)}
+    allowed = torch.ones(len(config.relation_types), len(entity_ids), len(entity_ids), dtype=torch.bool)
+    for index, relation in enumerate(config.relation_types):
+        if relation in config.relation_type_constraints:
+            allowed[index] = False
+            for head, tail in config.relation_type_constraints[relation]:
+                allowed[index, entity_ids[head], entity_ids[tail]] = True
+                if relation in config.symmetric_relations:
+                    allowed[index, entity_ids[tail], entity_ids[head]] = True
+    return allowed
+
+
+def constrain_relations(records: Iterable[Mapping[str, Any]]) -> dict[str, list[list[str]]]:
+    """The (head, tail) entity types that each relation type joins in annotated records, for
+    ``AspertConfig.relation_type_constraints``."""
+    seen: dict[str, set[tuple[str, str]]] = {}
+    for record in records:
+        for relation in record["relations"]:
+            ends = tuple(record["entities"][relation[end]]["type"] for end in ("head", "tail"))
+            seen.setdefault(relation["type"], set()).add(ends)
+    return {relation: [list(pair) for pair in sorted(pairs)] for relation, pairs in sorted(seen.items())}
 
 
 def _thresholds(config: AspertConfig, requested: float | Mapping[str, float] | None) -> Tensor:

@@ -146,7 +146,10 @@ class AspertForJointExtraction(AspertPreTrainedModel):
         super().__init__(config)
         encoder_config = config.encoder_config
         hidden_size = encoder_config.hidden_size
-        self.encoder = AutoModel.from_config(encoder_config, attn_implementation=_attention_for(config))
+        # the dtype of the rest of the model, not the one that the encoder was once saved in
+        self.encoder = AutoModel.from_config(
+            encoder_config, attn_implementation=_attention_for(config), dtype=torch.get_default_dtype()
+        )
         _remove_pooler(self.encoder)
         width_size = config.width_embedding_size if config.width_embedding else 0
         if config.width_embedding:
@@ -176,11 +179,10 @@ class AspertForJointExtraction(AspertPreTrainedModel):
         encoder = AutoModel.from_pretrained(
             name_or_path, use_safetensors=True, dtype=torch.float32, attn_implementation=_attention_for(config)
         )
-        config.encoder_config = encoder.config
-        model = cls(config)
+        model = cls(AspertConfig.from_preset(preset, **{**fields, "encoder_config": encoder.config}))
         _remove_pooler(encoder)
         model.encoder = encoder
-        return model
+        return model.eval()
 
     def forward(
         self,
@@ -360,7 +362,7 @@ class AspertForJointExtraction(AspertPreTrainedModel):
         span_loss = F.cross_entropy(span_logits[span_mask].float(), span_labels[span_mask], reduction="sum")
         targets = pair_labels.float()
         if self.config.relation_none_class:
-            targets = torch.cat([targets, 1.0 - targets.amax(-1, keepdim=True)], dim=-1)
+            targets = torch.cat([targets, (targets == 0).all(-1, keepdim=True).float()], dim=-1)
         relation_loss = F.binary_cross_entropy_with_logits(
             relation_logits[pair_mask].float(), targets[pair_mask], reduction="sum"
         )

@@ -293,6 +293,7 @@ function draw(card, margins = null) {
 
   // Rows of relations above each line; those that leave the line go to the nearer margin and down it.
   const segments = lines.map(() => []);
+  const inner = margins || { left: MARGIN, right: MARGIN };
   for (const arc of arcs) {
     const [head, tail] = [arc.head, arc.tail];
     const room = arc.label.width + 8;
@@ -302,7 +303,7 @@ function draw(card, margins = null) {
       if (labelled) {
         // Where the arc is no wider than its name, the name stands above the arc and not in it.
         segment.drop = segment.length < room + 16 ? 6 : 0;
-        arc.label.x = clamp((from + to) / 2, room / 2, width - room / 2);
+        arc.label.x = clamp((from + to) / 2, inner.left + room / 2, width - inner.right - room / 2);
         arc.label.segment = segment;
         segment.left = Math.min(segment.left, arc.label.x - room / 2);
         segment.right = Math.max(segment.right, arc.label.x + room / 2);
@@ -336,7 +337,7 @@ function draw(card, margins = null) {
       [arc.left, arc.right] = [arc.head, arc.tail].map((end) => laneY(lines, end.part, end.segment)).sort((a, b) => a - b);
     }
     const columns = pack(runs.sort((a, b) => a.right - a.left - (b.right - b.left)));
-    const room = margins ? margins[side] : MARGIN;
+    const room = inner[side];
     wanted[side] = clamp(8 + columns * 5, MARGIN, 48);
     const step = Math.min(5, (room - 8) / Math.max(1, columns - 1));
     for (const arc of runs) arc.marginX = side === "left" ? room - 6 - arc.row * step : width - room + 6 + arc.row * step;
@@ -345,7 +346,7 @@ function draw(card, margins = null) {
     draw(card, wanted);
     return;
   }
-  placeNames(arcs);
+  placeNames(arcs, inner.left, width - inner.right);
 
   const picture = shape("svg", { width, height });
   const items = { entities: new Map(), relations: new Map() };
@@ -395,16 +396,16 @@ function spreadEnds(arcs, covers, width) {
 }
 
 // Slides each name along its arc to where the fewest other arcs come down through it.
-function placeNames(arcs) {
+function placeNames(arcs, left, right) {
   const ends = arcs.flatMap((arc) => [arc.head, arc.tail]);
   for (const { label, head, tail } of arcs) {
     const line = (label.segment === head.segment ? head : tail).part.line;
     const stems = ends.filter((end) => end.part.line === line && end.segment.row > label.segment.row).map((end) => end.x);
     const room = label.width / 2 + 4;
-    const [low, high] = [label.segment.left + room, label.segment.right - room];
+    const [low, high] = [Math.max(label.segment.left, left) + room, Math.min(label.segment.right, right) - room];
     const hits = (x) => stems.filter((stem) => Math.abs(stem - x) < room).length;
     let best = hits(label.x);
-    for (let step = 0; best && step <= 20; step++) {
+    for (let step = 0; best && low < high && step <= 20; step++) {
       const x = low + ((high - low) * step) / 20;
       if (hits(x) < best) [best, label.x] = [hits(x), x];
     }
@@ -630,9 +631,11 @@ function activate(card, part, index, anchor) {
   tip.hidden = false;
   const rect = anchor.getBoundingClientRect();
   const size = tip.getBoundingClientRect();
-  const below = rect.bottom + 8 + size.height < innerHeight;
+  // Away from the text: above a relation's name, under an entity's.
+  const [above, below] = [rect.top - size.height - 8, rect.bottom + 8];
+  const fits = part === "relations" ? above > 0 : below + size.height > innerHeight;
   tip.style.left = `${clamp(rect.left, 8, innerWidth - size.width - 8)}px`;
-  tip.style.top = `${below ? rect.bottom + 8 : Math.max(8, rect.top - size.height - 8)}px`;
+  tip.style.top = `${fits ? Math.max(8, above) : below}px`;
 }
 
 function hideTip() {
@@ -653,7 +656,9 @@ function show(event) {
   const item = itemAt(event.target);
   hideTip();
   // The plate, where there is one: the box around a whole arc says little about the place.
-  if (item) activate(item.card, item.part, item.index, item.node.querySelector?.(".plate") || item.node);
+  if (!item) return;
+  const [named] = item.card.items[item.part].get(item.index);
+  activate(item.card, item.part, item.index, named.querySelector(".plate") || item.node);
 }
 list.addEventListener("pointerover", show);
 list.addEventListener("click", show);
@@ -797,6 +802,13 @@ for (const button of document.querySelectorAll("th[aria-sort] button")) {
     table.tBodies[0].append(...rows);
   });
 }
+
+// What the keyboard reaches must not end up under the bar that sticks to the top.
+const bar = document.querySelector(".toolbar");
+new ResizeObserver(() => {
+  const height = getComputedStyle(bar).position === "sticky" ? bar.offsetHeight : 0;
+  document.documentElement.style.setProperty("--bar", `${height}px`);
+}).observe(bar);
 
 let seen = 0;
 new ResizeObserver(() => {

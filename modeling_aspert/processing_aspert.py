@@ -97,7 +97,10 @@ class AspertProcessor(ProcessorMixin):
         positions = getattr(config, "max_position_embeddings", None)
         # the table's size, not the tokenizer's limit: sentence-transformers checkpoints store a shorter training length
         if isinstance(positions, int) and positions > 0:
-            kwargs.setdefault("max_tokens", positions - _OFFSET_POSITIONS.get(config.model_type, 0))
+            if config.model_type in _POSITIONS_BEHIND_PADDING:
+                # MPNet's padding index is 1, whatever its configuration says
+                positions -= 1 + (1 if config.model_type == "mpnet" else config.pad_token_id)
+            kwargs.setdefault("max_tokens", positions)
         return cls(tokenizer, **kwargs)
 
     @property
@@ -182,8 +185,19 @@ class AspertProcessor(ProcessorMixin):
         )
 
 
-# rows of the position table that are kept for padding
-_OFFSET_POSITIONS = {"roberta": 2, "xlm-roberta": 2, "camembert": 2, "mpnet": 2, "longformer": 2}
+# families that count positions from the row behind the padding index, so that the rows up to it are unused
+_POSITIONS_BEHIND_PADDING = (
+    "camembert",
+    "data2vec-text",
+    "ibert",
+    "longformer",
+    "mpnet",
+    "roberta",
+    "roberta-prelayernorm",
+    "xlm-roberta",
+    "xlm-roberta-xl",
+    "xmod",
+)
 
 
 @functools.lru_cache(maxsize=1024)

@@ -1,19 +1,22 @@
 """Streams of inputs from files of many kinds, and an output that can be resumed after a kill.
 
 Memory does not grow with the size of the input (but for a JSON list, which is loaded whole). Nothing is skipped in
-silence: each line is a record or an `InputError`, one sentence with file and line; only blank lines of JSONL are none.
+silence: each line is a record or an `InputError`, one sentence with file and line; blank lines of JSONL and CSV are none.
 """
 
 from __future__ import annotations
 
+import codecs
 import csv
 import gzip
+import itertools
 import json
 import os
 import sys
 import time
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -69,14 +72,338 @@ def read_inputs(
     - csv, tsv, parquet: a record a row; `column` is the one with the texts, by default "text", or the only one. A
       column "id" gives the ids. In Parquet null is the empty text.
 
-    Text is UTF-8, a byte-order mark is taken off. Raises InputError.
+    Text is UTF-8, a byte-order mark is taken off. Raises InputError, at once for a file that does not exist or an
+    unknown format, and for the rest when it is met.
     """
     if isinstance(paths, (str, os.PathLike)):
         paths = [paths]
     if format is not None and format not in INPUT_FORMATS:
         raise InputError(f"unknown input format {format!r}: choose one of {', '.join(INPUT_FORMATS)}")
+    for path in paths:
+        if str(path) != "-" and not os.path.exists(path):
+            raise InputError(f"{path}: no such file or folder")
+    return _read_paths([str(path) for path in paths], column, format)
+
+
+def _read_paths(paths: list[str], column: str | None, format: str | None) -> Iterator[InputRecord]:
     number = 0
+    for path in paths:
+        try:
+            for own_id, text, tokens, source, line in _read_path(path, column, format):
+                yield InputRecord(number if own_id is None else own_id, text, tokens, source, line)
+                number += 1
+        except (OSError, EOFError, zlib.error) as error:
+            raise InputError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
+
+
+# (id or None, text or None, tokens or None, source, line or None)
+_Row = tuple[str | int | None, str | None, list[str] | None, str, int | None]
+
+
+def _read_path(path: str, column: str | None, format: str | None) -> Iterator[_Row]:
+    if path != "-" and os.path.isdir(path):
+        if format not in (None, "text"):
+            raise InputError(f"{path} is a folder: as input it holds .txt files, not {format}")
+        yield from _read_folder(path)
+        return
+    format = format or _SUFFIXES.get(Path(path.removesuffix(".gz")).suffix.lower(), "text")
+    if format == "parquet":
+        yield from _read_parquet(path, column)
+        return
+    with _open(path) as file:
+        if format == "json":
+            yield from _read_json(file, path, column)
+        elif format == "jsonl":
+            yield from _read_jsonl(file, path, column)
+        elif format == "text":
+            for number, line in _lines(file, path):
+                yield None, line.removesuffix("\n").removesuffix("\r"), None, path, number
+        else:
+            yield from _read_csv(file, path, column, delimiter="\t" if format == "tsv" else ",")
+
+
+def _open(path: str) -> AbstractContextManager[IO[bytes]]:
+    if path == "-":
+        return nullcontext(sys.stdin.buffer)
+    return gzip.open(path, "rb") if path.endswith(".gz") else open(path, "rb")
+
+
+def _lines(file: IO[bytes], path: str) -> Iterator[tuple[int, str]]:
+    """Lines with their ends, numbered from 1. Only a line feed ends a line."""
+    for number in itertools.count(1):
+        line = file.readline(MAX_RECORD_BYTES + 1)
+        if not line:
+            return
+        yield number, _decode(line, path, number)
+
+
+def _decode(data: bytes, path: str, line: int) -> str:
+    """The UTF-8 text of a record that begins on line `line`."""
+    if len(data) > MAX_RECORD_BYTES:
+        raise InputError(f"{path}, line {line}: longer than {MAX_RECORD_BYTES} bytes, cut it into several records")
+    if line == 1:
+        data = data.removeprefix(codecs.BOM_UTF8)
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        before = data[: error.start]
+        raise InputError(
+            f"{path}, line {line + before.count(10)}: byte {error.start - before.rfind(10)} (0x{data[error.start]:02x}) "
+            "is not UTF-8, convert the file to UTF-8"
+        ) from error
+
+
+def _read_folder(path: str) -> Iterator[_Row]:
+    names = sorted(name for name in os.listdir(path) if name.lower().removesuffix(".gz").endswith(".txt"))
+    if not names:
+        raise InputError(f"{path}: the folder holds no .txt file")
+    for name in names:
+        source = os.path.join(path, name)
+        with _open(source) as file:
+            text = _decode(file.read(MAX_RECORD_BYTES + 1), source, 1)
+        yield name[: name.lower().rindex(".txt")], text, None, source, None
+
+
+def _read_jsonl(file: IO[bytes], path: str, column: str | None) -> Iterator[_Row]:
+    for number, line in _lines(file, path):
+        if not line.strip():
+            continue
+        where = f"{path}, line {number}"
+        try:
+            value = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"{where}: no JSON ({error})") from error
+        yield *_fields(value, column, where), path, number
+
+
+def _read_json(file: IO[bytes], path: str, column: str | None) -> Iterator[_Row]:
+    try:
+        values = json.loads(file.read().decode("utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: no JSON ({error})") from error
+    if not isinstance(values, list):
+        raise InputError(f"{path}: expected a list of records, found {_json_type(values)}; name JSON lines *.jsonl")
+    for number, value in enumerate(values, start=1):
+        yield *_fields(value, column, f"{path}, record {number}"), path, number
+
+
+def _fields(value: Any, column: str | None, where: str) -> tuple[str | int | None, str | None, list[str] | None]:
+    """Id, text and tokens of a JSON object."""
+    if not isinstance(value, dict):
+        raise InputError(f'{where}: expected an object such as {{"text": "..."}}, found {_json_type(value)}')
+    own_id = value.get("id", value.get("orig_id"))
+    if own_id is not None and type(own_id) not in (str, int):
+        raise InputError(f"{where}: the id is {_json_type(own_id)}, give a string or an integer")
+    name = column or "text"
+    if name in value:
+        if not isinstance(value[name], str):
+            raise InputError(f"{where}: {name!r} is {_json_type(value[name])}, give a string")
+        return own_id, value[name], None
+    if column is not None or "tokens" not in value:
+        raise InputError(f"{where}: no field {name!r}, only {_listed(value)}")
+    tokens = value["tokens"]
+    if not isinstance(tokens, list):
+        raise InputError(f"{where}: 'tokens' is {_json_type(tokens)}, give a list of words")
+    for index, token in enumerate(tokens):
+        if not isinstance(token, str) or not token:
+            raise InputError(f"{where}: tokens[{index}] is {json.dumps(token)}, give a word")
+    return own_id, None, tokens
+
+
+def _json_type(value: Any) -> str:
+    names = {dict: "an object", list: "a list", str: "a string", bool: "a boolean", type(None): "null"}
+    return names.get(type(value), "a number")
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(map(repr, names)) or "none"
+
+
+def _text_column(names: list[str], column: str | None, path: str) -> str:
+    chosen = column or ("text" if "text" in names or len(names) != 1 else names[0])
+    if names.count(chosen) != 1:
+        problem = "several columns" if chosen in names else "no column"
+        raise InputError(
+            f"{path}: {problem} {chosen!r}, choose the column of the texts; the columns are {_listed(names)}"
+        )
+    return chosen
+
+
+def _read_csv(file: IO[bytes], path: str, column: str | None, delimiter: str) -> Iterator[_Row]:
+    csv.field_size_limit(MAX_RECORD_BYTES)
+    reader = csv.reader((line for _, line in _lines(file, path)), delimiter=delimiter, strict=True)
+    names: list[str] | None = None
+    while True:
+        line = reader.line_num + 1  # where the row begins
+        try:
+            row = next(reader, None)
+        except csv.Error as error:
+            raise InputError(f"{path}, line {line}: no CSV ({error})") from error
+        if row is None:
+            break
+        if not row:
+            continue
+        if names is None:
+            names = row
+            text_at = names.index(_text_column(names, column, path))
+            id_at = names.index("id") if "id" in names and names[text_at] != "id" else None
+        elif len(row) != len(names):
+            raise InputError(f"{path}, line {line}: {len(row)} fields, but the header has {len(names)}")
+        else:
+            own_id = row[id_at] if id_at is not None else None
+            yield own_id or None, row[text_at], None, path, line
+    if names is None:
+        raise InputError(f"{path}: empty, a table begins with a line of column names")
+
+
+def _read_parquet(path: str, column: str | None) -> Iterator[_Row]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if path == "-" or path.endswith(".gz"):
+        raise InputError(f"{path}: Parquet is read from an uncompressed file, not from a stream")
+    try:
+        with pq.ParquetFile(path, pre_buffer=False, buffer_size=2**20) as table:
+            names = table.schema_arrow.names
+            chosen = _text_column(names, column, path)
+            kind = table.schema_arrow.field(chosen).type
+            if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+                raise InputError(f"{path}: column {chosen!r} holds {kind}, not strings")
+            id_column = ["id"] if names.count("id") == 1 and chosen != "id" else []
+            number = 0
+            for batch in table.iter_batches(batch_size=1000, columns=[chosen, *id_column]):
+                ids = batch.column("id").to_pylist() if id_column else [None] * len(batch)
+                for own_id, text in zip(ids, batch.column(chosen).to_pylist()):
+                    number += 1
+                    own_id = own_id if own_id is None or isinstance(own_id, int) else str(own_id)
+                    yield own_id, text or "", None, path, number
+    except (pa.ArrowException, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: no Parquet that can be read ({error})") from error
+
+
+def describe_inputs(paths: Sequence[str | os.PathLike]) -> list[dict[str, Any]]:
+    """What tells inputs from others without reading them (path, size, time of change), for a run's settings.
+
+    Of standard input nothing is known: who resumes such a run must feed it the same again.
+    """
+    result: list[dict[str, Any]] = []
     for path in map(str, paths):
-        for own_id, text, tokens, line in _read_path(path, column, format):
-            yield InputRecord(number if own_id is None else own_id, text, tokens, path, line)
-            number += 1
+        files = [path]
+        if path != "-" and os.path.isdir(path):
+            files = [os.path.join(path, name) for name in sorted(os.listdir(path))]
+        for file in files:
+            stat = os.stat(file) if file != "-" else None
+            result.append({"path": file, "size": stat and stat.st_size, "modified_ns": stat and stat.st_mtime_ns})
+    return result
+
+
+class ResumableJsonlWriter:
+    """JSON lines that survive a kill: PATH.partial grows, and becomes PATH when `close` is called.
+
+    A writer for a path that has a partial output takes it up: a torn last line is cut off, and `completed` says how
+    many records there are; the caller skips that many inputs. With `chunk` the records beyond a multiple of it are cut
+    off too, so that a model which sees its inputs in chunks sees the same chunks as in a run without a break (and gives
+    the same scores to the last digit).
+
+    settings: what the output depends on (inputs, model, options; JSON values). They stand in PATH.partial.json, and
+    `ValueError` says which one differs where a run with others is to be resumed. Records reach the disk every
+    `sync_seconds`. A `with` block left by an exception keeps the partial output.
+    """
+
+    def __init__(
+        self, path: str | os.PathLike, settings: dict[str, Any], chunk: int = 1, sync_seconds: float = 1.0
+    ) -> None:
+        self.path = Path(path)
+        self._target = output_target(path)
+        self._partial = self._target.with_name(self._target.name + ".partial")
+        self._settings_file = self._target.with_name(self._target.name + ".partial.json")
+        self._sync_seconds = sync_seconds
+        self._synced_at = time.monotonic()
+        self._buffer: list[bytes] = []
+        self._file = open(self._partial, "ab", buffering=0)  # noqa: SIM115
+        try:
+            self._lock()
+            settings = json.loads(json.dumps(settings))
+            if self._partial.stat().st_size:
+                self._check_settings(settings)
+            else:
+                self._settings_file.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
+            self.completed = self._recover(chunk)
+        except BaseException:
+            self._file.close()
+            raise
+
+    def _lock(self) -> None:
+        try:
+            import fcntl
+        except ImportError:  # Windows: two runs with one output are not told apart
+            return
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ValueError(
+                f"{self._partial}: another run is writing it, wait for it or choose another output"
+            ) from error
+
+    def _check_settings(self, settings: dict[str, Any]) -> None:
+        mend = f"give the same settings, or delete {self._partial} to begin anew"
+        try:
+            before = json.loads(self._settings_file.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{self._settings_file}: cannot be read ({error}); {mend}") from error
+        for name in sorted({*before, *settings}):
+            if before.get(name) != settings.get(name):
+                raise ValueError(
+                    f"{self._partial} was begun with {name} {json.dumps(before.get(name))}, now it is "
+                    f"{json.dumps(settings.get(name))}: {mend}"
+                )
+
+    def _recover(self, chunk: int) -> int:
+        kept = kept_bytes = n_bytes = 0
+        with open(self._partial, "rb") as file:
+            for n_lines, line in enumerate(file, start=1):
+                n_bytes += len(line)
+                if n_lines % chunk == 0 and line.endswith(b"\n"):
+                    kept, kept_bytes = n_lines, n_bytes
+        self._file.truncate(kept_bytes)
+        return kept
+
+    def write(self, record: Record) -> None:
+        self._buffer.append(json_line(record).encode("utf-8") + b"\n")
+        self.completed += 1
+        if time.monotonic() - self._synced_at >= self._sync_seconds:
+            self._sync()
+
+    def _sync(self) -> None:
+        data = memoryview(b"".join(self._buffer))
+        self._buffer = []
+        try:
+            while data:
+                data = data[self._file.write(data) :]
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self._partial)) from error
+        self._synced_at = time.monotonic()
+
+    def close(self) -> None:
+        """Give the complete output its name."""
+        self._sync()
+        os.replace(self._partial, self._target)
+        self._settings_file.unlink(missing_ok=True)
+        self._file.close()
+
+    def abort(self) -> None:
+        """Stop, and keep what was done for a later run."""
+        try:
+            self._sync()
+        finally:
+            self._file.close()
+
+    def __enter__(self) -> ResumableJsonlWriter:  # noqa: PYI034 (typing.Self is Python 3.11's)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self.abort()

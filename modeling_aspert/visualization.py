@@ -187,11 +187,11 @@ def render_page(
 
 def _field(item: Mapping[str, Any], name: str, kind: type, place: str) -> Any:
     value = item.get(name) if isinstance(item, Mapping) else None
+    if kind is str and isinstance(value, str):
+        return value
     if kind is int and hasattr(value, "__index__"):
         return value.__index__()
-    if not isinstance(value, kind):
-        raise ValueError(f"{place}: {name} is {value!r}, not {'a string' if kind is str else 'an integer'}.")
-    return value
+    raise ValueError(f"{place}: {name} is {value!r}, not {'a string' if kind is str else 'an integer'}.")
 
 
 def _score(item: Mapping[str, Any], place: str) -> float | None:

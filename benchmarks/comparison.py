@@ -1,0 +1,216 @@
+"""Results put side by side: which runs belong to which row of which table, their means, differences and tests."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from benchmarks.experiments import Corpus, Experiment, settings_of, switches_of
+from benchmarks.results import Result
+from benchmarks.significance import SentenceCounts, bootstrap_difference, mean_and_std, paired_t_test
+
+
+@dataclass
+class Row:
+    """A variant's figures of one score.
+
+    Args:
+        label: the variant.
+        score: name of the score.
+        units: number of runs, or of seeds over all folds, or of folds; what the spread is over.
+        mean, std: on test, in percent; std is None for a single unit.
+        dev: mean on dev, or None.
+        difference: to the baseline, over the units that both have; None for the baseline itself.
+        p: two-sided, paired t-test over the units.
+        interval: 95% of the difference, bootstrap over test sentences.
+        paper, paper_difference: the paper's figures.
+    """
+
+    label: str
+    score: str
+    units: int
+    mean: float
+    std: float | None
+    dev: float | None = None
+    difference: float | None = None
+    p: float | None = None
+    interval: tuple[float, float] | None = None
+    paper: float | None = None
+    paper_difference: float | None = None
+
+
+@dataclass
+class Table:
+    """One experiment on one corpus, with one encoder and one set of training settings.
+
+    Args:
+        regime: settings that all its runs share: encoder and training, no architecture.
+        unit: what a unit of the spread is: "seed", "seed (mean of N folds)" or "fold".
+        values: test scores of each run by label and score, for plots.
+    """
+
+    experiment: Experiment
+    corpus: Corpus
+    regime: dict[str, Any]
+    unit: str
+    rows: list[Row]
+    seeds: list[int]
+    folds: list[str]
+    missing: list[str]
+    values: dict[tuple[str, str], list[float]] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        return self.experiment.name
+
+
+_Key = tuple[int, str | None]
+
+
+def tables_of(
+    experiment: Experiment,
+    corpora: Mapping[str, Corpus],
+    results: Sequence[Result],
+    paper: Mapping[str, Any],
+    samples: int = 2000,
+) -> tuple[list[Table], set[str]]:
+    """The tables of an experiment that can be made, and the ids of the results in them.
+
+    A table needs results of at least two variants with equal training settings.
+    """
+    tables, used = [], set()
+    for name in dict.fromkeys((*experiment.corpora, *corpora)):
+        corpus = corpora[name]
+        variants = {
+            label: settings_of({**corpus.fields, **changes}) for label, changes in experiment.variants.items()
+        }
+        varied = _varied_training_fields(list(variants.values()))
+        groups: dict[str, dict[str, list[Result]]] = {}
+        for result in results:
+            if result.content["corpus"] != name:
+                continue
+            settings = result.content["settings"]
+            for label, wanted in variants.items():
+                if switches_of(settings) == switches_of(wanted) and all(
+                    settings.get(key) == wanted.get(key) for key in varied
+                ):
+                    regime = _regime(settings, varied)
+                    groups.setdefault(json.dumps(regime, sort_keys=True), {}).setdefault(label, []).append(result)
+        for key, by_label in sorted(groups.items()):
+            if len(by_label) < 2:
+                continue
+            used |= {result.content["id"] for group in by_label.values() for result in group}
+            tables.append(_table(experiment, corpus, json.loads(key), by_label, paper, samples))
+    return tables, used
+
+
+def _table(
+    experiment: Experiment,
+    corpus: Corpus,
+    regime: dict[str, Any],
+    by_label: Mapping[str, Sequence[Result]],
+    paper: Mapping[str, Any],
+    samples: int,
+) -> Table:
+    labels = [label for label in experiment.variants if label in by_label]
+    runs = {label: {_key(result): result for result in by_label[label]} for label in labels}
+    seeds = sorted({seed for keys in runs.values() for seed, _ in keys})
+    folds = sorted({fold for keys in runs.values() for _, fold in keys if fold is not None})
+    scores = experiment.scores or corpus.headline
+    by_seed = not folds or len(seeds) > 1
+    unit = "fold" if not by_seed else f"seed (mean of {len(folds)} folds)" if folds else "seed"
+    table = Table(experiment, corpus, regime, unit, [], seeds, folds, _missing(experiment, labels, runs, seeds, folds))
+    counts = {
+        label: {key: result.sentence_counts() for key, result in keys.items()} for label, keys in runs.items()
+    }
+    baseline = experiment.baseline if experiment.baseline in by_label else None
+    for score in scores:
+        reported = paper.get(experiment.paper or "", {}).get(corpus.paper, {})
+        for label in labels:
+            units = _units(runs[label], score, by_seed)
+            if not units:
+                continue
+            mean, std = mean_and_std(list(units.values()))
+            dev = [value for result in runs[label].values() if (value := result.score(score, "dev")) is not None]
+            row = Row(label, score, len(units), mean, std, mean_and_std(dev)[0] if dev else None)
+            row.paper = reported.get(label, {}).get(score)
+            if baseline is not None and label != baseline:
+                _compare(row, runs[label], runs[baseline], counts[label], counts[baseline], by_seed, samples)
+                other = reported.get(baseline, {}).get(score)
+                if row.paper is not None and other is not None:
+                    row.paper_difference = row.paper - other
+            table.rows.append(row)
+            table.values[label, score] = list(units.values())
+    return table
+
+
+def _compare(
+    row: Row,
+    ours: Mapping[_Key, Result],
+    baseline: Mapping[_Key, Result],
+    our_counts: Mapping[_Key, SentenceCounts | None],
+    baseline_counts: Mapping[_Key, SentenceCounts | None],
+    by_seed: bool,
+    samples: int,
+) -> None:
+    """Fill in difference, p and interval, over the runs that both sides have."""
+    common = [key for key in ours if key in baseline]
+    pairs = [_units({key: side[key] for key in common}, row.score, by_seed) for side in (ours, baseline)]
+    if not common or not pairs[0]:
+        return
+    first, second = ([side[unit] for unit in pairs[0]] for side in pairs)
+    row.difference = mean_and_std(first)[0] - mean_and_std(second)[0]
+    row.p = paired_t_test(first, second)
+    counted = [key for key in common if our_counts[key] is not None and baseline_counts[key] is not None]
+    if len(counted) == len(common):
+        sides = [
+            {fold or "": [counts[key] for key in common if key[1] == fold] for _, fold in common}
+            for counts in (our_counts, baseline_counts)
+        ]
+        row.interval = bootstrap_difference(*sides, row.score, samples)[:2]
+
+
+def _units(runs: Mapping[_Key, Result], score: str, by_seed: bool) -> dict[Any, float]:
+    """The score of each unit: of a seed, averaged over the folds that all seeds have; or of a fold."""
+    values = {key: value for key, result in runs.items() if (value := result.score(score)) is not None}
+    if not by_seed:
+        return {fold: value for (_, fold), value in sorted(values.items())}
+    seeds = sorted({seed for seed, _ in values})
+    shared = [
+        fold for fold in sorted({fold for _, fold in values}, key=str) if all((seed, fold) in values for seed in seeds)
+    ]
+    return {seed: mean_and_std([values[seed, fold] for fold in shared])[0] for seed in seeds} if shared else {}
+
+
+def _missing(
+    experiment: Experiment,
+    labels: Sequence[str],
+    runs: Mapping[str, Mapping[_Key, Result]],
+    seeds: Sequence[int],
+    folds: Sequence[str],
+) -> list[str]:
+    """What keeps the table from being complete, in words."""
+    missing = [f"no runs of {label}" for label in experiment.variants if label not in labels]
+    wanted = [(seed, fold) for seed in seeds for fold in (folds or [None])]
+    for label in labels:
+        lacking = sum(key not in runs[label] for key in wanted)
+        if lacking:
+            missing.append(f"{label} lacks {lacking} of {len(wanted)} runs")
+    return missing
+
+
+def _key(result: Result) -> _Key:
+    return result.content["seed"], result.content["fold"]
+
+
+def _regime(settings: Mapping[str, Any], varied: set[str]) -> dict[str, Any]:
+    switches = switches_of(settings)
+    return {name: value for name, value in settings.items() if name not in switches and name not in varied}
+
+
+def _varied_training_fields(variants: Sequence[Mapping[str, Any]]) -> set[str]:
+    """Fields outside the architecture in which the variants of an experiment differ."""
+    names = {name for settings in variants for name in settings if name not in switches_of(settings)}
+    return {name for name in names if len({json.dumps(settings.get(name)) for settings in variants}) > 1}

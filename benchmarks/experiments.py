@@ -1,0 +1,354 @@
+"""Experiments (configuration/experiments/*.yaml) as lists of training runs, each with an identity of its own.
+
+Two experiments that hold the same model (Table 4's ASpERT is Table 6's full model) share its runs: a run is known by
+what it computes, not by the table that asked for it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import inspect
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+FOLDER = ROOT / "configuration" / "experiments"
+CORPORA_FILE = "corpora.yaml"
+
+# Where and how a run is made, which does not change what it computes.
+_PLACE_FIELDS = {
+    "data_dir",
+    "dataloader_num_workers",
+    "disable_tqdm",
+    "do_eval",
+    "do_predict",
+    "do_train",
+    "logging_steps",
+    "output_dir",
+    "per_device_eval_batch_size",
+    "report_to",
+    "save_total_limit",
+    "use_cpu",
+}
+_EXPERIMENT_KEYS = {
+    "title", "question", "paper", "corpora", "seeds", "scores", "baseline", "variants", "sweep", "fields", "note",
+}  # fmt: skip
+_CORPUS_KEYS = {"title", "base", "fields", "headline", "folds", "paper"}
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A corpus of the experiments.
+
+    Args:
+        name: its key in corpora.yaml.
+        title: as tables call it.
+        fields: fields of train.py, the paper's settings.
+        headline: the two scores (entities, relations) that the paper reports first.
+        folds: values of ``dataset_config``, one held-out fold each; empty without folds.
+        paper: the corpus whose figures of the paper stand beside ours.
+    """
+
+    name: str
+    title: str
+    fields: dict[str, Any]
+    headline: tuple[str, ...]
+    folds: tuple[str, ...]
+    paper: str
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A table or a sweep of models.
+
+    Args:
+        name: of its file.
+        title, question: for the report.
+        corpora: names of corpora.
+        seeds: the runs of one variant.
+        variants: fields of train.py by the variant's label.
+        baseline: the label that the others are compared with.
+        scores: what its tables show besides the corpus's headline; empty for the headline alone.
+        swept: the field of a sweep, else None.
+        paper: its key in paper_figures.yaml, else None.
+        note: a sentence or more for the report.
+    """
+
+    name: str
+    title: str
+    question: str
+    corpora: tuple[str, ...]
+    seeds: tuple[int, ...]
+    variants: dict[str, dict[str, Any]]
+    baseline: str
+    scores: tuple[str, ...] = ()
+    swept: str | None = None
+    paper: str | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training.
+
+    Args:
+        corpus: name of the corpus.
+        fold: held-out fold, or None.
+        seed: of initial weights, order and negatives.
+        fields: all fields handed to train.py but the place (``output_dir``).
+        settings: what the run computes, see :func:`settings_of`; without seed and fold.
+    """
+
+    corpus: str
+    fold: str | None
+    seed: int
+    fields: dict[str, Any]
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def id(self) -> str:
+        """16 hexadecimal digits that change with anything that can change the scores."""
+        text = json.dumps([self.corpus, self.fold, self.seed, self.settings], sort_keys=True, ensure_ascii=False)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @property
+    def encoder(self) -> str:
+        return self.settings["encoder"]
+
+    @property
+    def path(self) -> Path:
+        """Place of the result, relative to the folder of results."""
+        fold = f"-{self.fold}" if self.fold else ""
+        name = f"{architecture_name(self.settings)}{fold}-seed{self.seed}-{self.id[:8]}.json"
+        return Path(self.corpus) / slug(self.encoder) / name
+
+
+def load_corpora(folder: Path = FOLDER) -> dict[str, Corpus]:
+    """The corpora of corpora.yaml.
+
+    Raises:
+        ValueError: a file that cannot be read, or an unknown key.
+    """
+    path = folder / CORPORA_FILE
+    corpora = {}
+    for name, entry in _read(path).items():
+        _refuse_unknown(path, f"corpus {name!r}", entry, _CORPUS_KEYS)
+        base = _read(_base_file(folder, entry["base"])) if "base" in entry else {}
+        corpora[name] = Corpus(
+            name=name,
+            title=entry.get("title", name),
+            fields={**base, **entry.get("fields", {})},
+            headline=tuple(entry["headline"]),
+            folds=tuple(entry.get("folds", ())),
+            paper=entry.get("paper", name),
+        )
+    return corpora
+
+
+def load_experiments(folder: Path = FOLDER, names: Sequence[str] | None = None) -> dict[str, Experiment]:
+    """The experiments of a folder, or those named, by name.
+
+    Raises:
+        ValueError: an experiment that does not exist, a file that cannot be read, or an unknown key.
+    """
+    files = {path.stem: path for path in sorted(folder.glob("*.yaml")) if path.name != CORPORA_FILE}
+    for name in names or ():
+        if name not in files:
+            raise ValueError(f"no experiment {name!r} in {folder}: choose one of {', '.join(files)}")
+    return {name: _experiment(files[name]) for name in names or files}
+
+
+def _experiment(path: Path) -> Experiment:
+    entry = _read(path)
+    _refuse_unknown(path, "the experiment", entry, _EXPERIMENT_KEYS)
+    fields, swept = entry.get("fields", {}), None
+    variants = {str(label): {**fields, **changes} for label, changes in entry.get("variants", {}).items()}
+    if "sweep" in entry:
+        ((swept, values),) = entry["sweep"].items()
+        variants |= {f"{value:g}" if _is_number(value) else str(value): {**fields, swept: value} for value in values}
+    baseline = str(entry["baseline"])
+    if baseline not in variants:
+        raise ValueError(f"{path}: baseline {baseline!r} is no variant: use one of {', '.join(variants)}")
+    return Experiment(
+        name=path.stem,
+        title=entry["title"],
+        question=entry.get("question", ""),
+        corpora=tuple(entry["corpora"]),
+        seeds=tuple(entry["seeds"]),
+        variants=variants,
+        baseline=baseline,
+        scores=tuple(entry.get("scores", ())),
+        swept=swept,
+        paper=entry.get("paper"),
+        note=entry.get("note", ""),
+    )
+
+
+def runs_of(
+    experiment: Experiment,
+    corpora: Mapping[str, Corpus],
+    *,
+    only_corpora: Sequence[str] | None = None,
+    only_variants: Sequence[str] | None = None,
+    seeds: Sequence[int] | None = None,
+    folds: Sequence[str] | None = None,
+    overrides: Mapping[str, Any] | None = None,
+) -> Iterator[Run]:
+    """The runs of an experiment: seeds outermost, so that a sweep that is cut short is balanced.
+
+    Args:
+        overrides: fields of train.py that win over the files' (the encoder, say).
+
+    Raises:
+        ValueError: a corpus, variant or fold that the experiment does not have.
+    """
+    _check_choice("variant", only_variants, experiment.variants, experiment.name)
+    chosen = only_corpora if only_corpora is not None else experiment.corpora
+    _check_choice("corpus", chosen, corpora, CORPORA_FILE)
+    for seed in seeds or experiment.seeds:
+        for name in chosen:
+            corpus = corpora[name]
+            if folds is not None and corpus.folds:
+                _check_choice("fold", folds, corpus.folds, name)
+            for fold in [f for f in corpus.folds if folds is None or f in folds] or [None]:
+                for label, changes in experiment.variants.items():
+                    if only_variants is None or label in only_variants:
+                        yield make_run(corpus, changes, seed, fold, overrides)
+
+
+def make_run(
+    corpus: Corpus,
+    changes: Mapping[str, Any],
+    seed: int,
+    fold: str | None = None,
+    overrides: Mapping[str, Any] | None = None,
+) -> Run:
+    """A run of a corpus's settings with changes, then overrides, on top."""
+    fields = {**corpus.fields, **changes, **(overrides or {})}
+    fields.pop("output_dir", None)
+    if fold is not None:
+        fields["dataset_config"] = fold
+    settings = settings_of(fields)
+    if fold is not None:
+        settings.pop("dataset_config")
+    return Run(corpus.name, fold, seed, {**fields, "seed": seed}, settings)
+
+
+def settings_of(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """What a run computes: fields of train.py without those of place and seed.
+
+    Presets are dissolved: architecture switches are those that differ from the paper's model, and switches of the
+    contribution are left out where it is off. So one model has one description, however it was written.
+    """
+    from modeling_aspert.configuration_aspert import PRESETS, AspertConfig
+
+    parameters = inspect.signature(AspertConfig.__init__).parameters
+    defaults = {name: parameter.default for name, parameter in parameters.items()}
+    preset = fields.get("preset", "paper")
+    if preset not in PRESETS:
+        raise ValueError(f"unknown preset {preset!r}: choose one of {', '.join(PRESETS)}")
+    rest = {name: value for name, value in fields.items() if value is not None}
+    merged = {**PRESETS[preset], **rest}
+    contributes = merged.get("attentional_contribution", True)
+    contribution = [name for name in defaults if name.startswith(("contribution_", "relation_contribution"))]
+    moot = [] if contributes else contribution
+    settings = {}
+    for name, value in merged.items():
+        if name in _PLACE_FIELDS or name in ("preset", "seed"):
+            continue
+        if name in defaults and (value == defaults[name] or name in moot):
+            continue
+        settings[name] = int(value) if isinstance(value, float) and value.is_integer() else value
+    return dict(sorted(settings.items()))
+
+
+def switches_of(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The architecture switches among settings."""
+    from modeling_aspert.configuration_aspert import AspertConfig
+
+    names = inspect.signature(AspertConfig.__init__).parameters
+    return {name: value for name, value in settings.items() if name in names}
+
+
+def architecture_name(settings: Mapping[str, Any]) -> str:
+    """The preset whose switches these are, else "paper" and what differs from it."""
+    from modeling_aspert.configuration_aspert import PRESETS
+
+    switches = switches_of(settings)
+    for preset in PRESETS:
+        if switches == switches_of(settings_of({"preset": preset})):
+            return preset
+    return ",".join(["paper", *(f"{name}={slug(str(value))}" for name, value in switches.items())])
+
+
+def slug(name: str) -> str:
+    """A name that is safe as a file name: the last part of a path, letters, digits and ``._-`` only."""
+    last = name.rstrip("/").rpartition("/")[2].rpartition(":")[2]
+    return re.sub(r"[^\w.-]+", "-", last).strip(".-") or "unnamed"
+
+
+def parse_overrides(pairs: Sequence[str]) -> dict[str, Any]:
+    """``field=value`` pairs as fields; numbers, true, false and null are read as such.
+
+    Raises:
+        ValueError: a pair without ``=``, or a field that the driver sets itself.
+    """
+    fields: dict[str, Any] = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if not equals or not name:
+            raise ValueError(f"--set {pair!r} is not field=value")
+        if name in ("seed", "output_dir", "resume_from_checkpoint"):
+            raise ValueError(f"--set {name}: the driver sets this field itself (--seeds, --work)")
+        fields[name] = _value(text)
+    return fields
+
+
+def _value(text: str) -> Any:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            pass
+    return yaml.safe_load(text)
+
+
+def _base_file(folder: Path, name: str) -> Path:
+    """A base file named from the repository's root, or from the folder of the experiments."""
+    beside = folder / name
+    return beside if beside.is_file() else ROOT / name
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        entry = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ValueError(f"{path} cannot be read: {error}") from None
+    if not isinstance(entry, dict):
+        raise ValueError(f"{path} must hold `name: value` pairs, not {type(entry).__name__}")
+    return entry
+
+
+def _refuse_unknown(path: Path, what: str, entry: Mapping[str, Any], known: set[str]) -> None:
+    for key in entry:
+        if key not in known:
+            close = difflib.get_close_matches(str(key), known, n=1)
+            hint = f": did you mean {close[0]!r}?" if close else f": use {', '.join(sorted(known))}"
+            raise ValueError(f"{path}: {what} has an unknown key {key!r}{hint}")
+
+
+def _check_choice(kind: str, chosen: Sequence[str] | None, known: Any, where: str) -> None:
+    for name in chosen or ():
+        if name not in known:
+            raise ValueError(f"no {kind} {name!r} in {where}: choose one of {', '.join(known)}")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)

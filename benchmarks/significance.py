@@ -1,0 +1,120 @@
+"""Is a difference more than chance: mean and spread, paired t-test over runs, paired bootstrap over sentences."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+# columns of a type's counts
+GOLD, PREDICTED, RIGHT = range(3)
+
+
+def mean_and_std(values: Sequence[float]) -> tuple[float, float | None]:
+    """Mean and sample standard deviation (n - 1); None for fewer than two values."""
+    mean = math.fsum(values) / len(values)
+    if len(values) < 2:
+        return mean, None
+    return mean, math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))
+
+
+def paired_t_test(ours: Sequence[float], baseline: Sequence[float]) -> float | None:
+    """Two-sided p of Student's paired t-test; None for fewer than two pairs.
+
+    Equal differences have no spread: p is 1 where all are 0, else 0.
+    """
+    if len(ours) != len(baseline):
+        raise ValueError(f"{len(ours)} values cannot be paired with {len(baseline)}")
+    differences = np.asarray(ours, dtype=float) - np.asarray(baseline, dtype=float)
+    if len(differences) < 2:
+        return None
+    if np.ptp(differences) < 1e-12:
+        return float(abs(differences[0]) < 1e-12)
+    from scipy.stats import ttest_rel
+
+    return float(ttest_rel(ours, baseline).pvalue)
+
+
+class SentenceCounts:
+    """Gold, predicted and right items of each sentence and type: what F1 is made of, so that it can be resampled.
+
+    Args:
+        rows: one mapping a sentence: view -> type -> (gold, predicted, right); types with none may be left out.
+    """
+
+    def __init__(self, rows: Sequence[Mapping[str, Mapping[str, Sequence[int]]]]) -> None:
+        self.size = len(rows)
+        self._tables: dict[str, np.ndarray] = {}
+        for view in sorted({view for row in rows for view in row}):
+            types = sorted({name for row in rows for name in row.get(view, {})})
+            table = np.zeros((len(rows), len(types), 3))
+            for number, row in enumerate(rows):
+                for name, counts in row.get(view, {}).items():
+                    table[number, types.index(name)] = counts
+            self._tables[view] = table
+
+    def f1(self, score: str, weights: np.ndarray | None = None) -> np.ndarray:
+        """F1 in percent of samples of the sentences.
+
+        Args:
+            score: ``{view}_{micro,macro}_f1``.
+            weights: [R, sentences], how often each sentence is in each of R samples. Default: every one once.
+
+        Returns:
+            [R]. Macro averages over the types seen in gold or predictions of the sample, as the scorer does.
+        """
+        view, average, measure = score.rsplit("_", 2)
+        if measure != "f1" or average not in ("micro", "macro"):
+            raise ValueError(f"score {score!r} is not resampled: use {{view}}_{{micro,macro}}_f1")
+        if weights is None:
+            weights = np.ones((1, self.size))
+        table = self._tables.get(view)
+        if table is None or not table.shape[1]:
+            return np.zeros(len(weights))
+        sums = np.tensordot(weights, table, axes=1)
+        if average == "micro":
+            sums = sums.sum(axis=1, keepdims=True)
+        below = sums[..., GOLD] + sums[..., PREDICTED]
+        f1 = 200.0 * sums[..., RIGHT] / np.where(below > 0, below, 1.0)
+        seen = (below > 0).sum(axis=1)
+        return f1.sum(axis=1) / np.maximum(seen, 1)
+
+
+def bootstrap_difference(
+    ours: Mapping[str, Sequence[SentenceCounts]],
+    baseline: Mapping[str, Sequence[SentenceCounts]],
+    score: str,
+    samples: int = 2000,
+    seed: int = 0,
+) -> tuple[float, float, float]:
+    """Paired bootstrap over test sentences of the difference of mean scores.
+
+    The same sentences are drawn for both models and for all their seeds; folds are resampled apart and averaged.
+
+    Args:
+        ours, baseline: by fold, the counts of each seed's run.
+
+    Returns:
+        Lower and upper bound of the 95% interval, and the two-sided p: twice the smaller share of samples on one side
+        of 0.
+
+    Raises:
+        ValueError: folds or numbers of sentences that differ.
+    """
+    if ours.keys() != baseline.keys():
+        raise ValueError(f"folds differ: {sorted(ours)} and {sorted(baseline)}")
+    differences = np.zeros(samples)
+    for number, fold in enumerate(sorted(ours)):
+        sizes = {counts.size for counts in (*ours[fold], *baseline[fold])}
+        if len(sizes) != 1:
+            raise ValueError(f"the runs of fold {fold!r} have different test sentences: {sorted(sizes)}")
+        (size,) = sizes
+        generator = np.random.default_rng((seed, number))
+        weights = generator.multinomial(size, np.full(size, 1.0 / size), size=samples).astype(float)
+        mean = [np.mean([counts.f1(score, weights) for counts in side[fold]], axis=0) for side in (ours, baseline)]
+        differences += mean[0] - mean[1]
+    differences /= len(ours)
+    low, high = np.quantile(differences, (0.025, 0.975))
+    tail = min((differences <= 0).mean(), (differences >= 0).mean())
+    return float(low), float(high), float(min(1.0, 2 * tail))

