@@ -32,6 +32,7 @@ from modeling_aspert import AspertConfig, AspertForJointExtraction, AspertProces
 from modeling_aspert import AspertTrainingArguments, JointExtractionDataset
 from modeling_aspert.encoders import resolve_encoder
 from modeling_aspert.files import write_text
+from modeling_aspert.reports import write_evaluation, write_training_curves
 from modeling_aspert.scoring import format_scores
 
 logger = logging.getLogger("aspert.train")
@@ -125,7 +126,8 @@ def run(model_args: Any, data_args: DataArguments, args: AspertTrainingArguments
     """Train, evaluate and predict as the arguments say; returns all scores, prefixed eval_ and test_.
 
     Writes to ``output_dir``: the best model on dev with its processor and code, run.json (versions, commit, seed, data
-    fingerprint, all arguments), eval_results.json, test_results.json, predictions_test.jsonl.
+    fingerprint, all arguments), eval_results.json, test_results.json, predictions_test.jsonl, and for each split the
+    scores by type, a page of errors and pictures (see `modeling_aspert.reports`).
     """
     if not (args.do_train or args.do_eval or args.do_predict):
         args.do_train = True
@@ -182,10 +184,14 @@ def run(model_args: Any, data_args: DataArguments, args: AspertTrainingArguments
         trainer.save_metrics("train", result.metrics, combined=False)
         trainer.save_model()
         trainer.save_state()
+        if trainer.is_world_process_zero():
+            # the same in run.json, which is no pickle
+            (Path(args.output_dir) / "training_args.bin").unlink(missing_ok=True)
+            write_training_curves(Path(args.output_dir), trainer.state.log_history)
     if (args.do_train or args.do_eval) and "dev" in encoded:
         scores |= trainer.evaluate()
         trainer.save_metrics("eval", scores, combined=False)
-        _report(trainer, "dev")
+        _report(trainer, "dev", encoded["dev"])
     if args.do_predict and "test" in encoded:
         test_scores = trainer.predict(encoded["test"]).metrics
         trainer.save_metrics("test", test_scores, combined=False)
@@ -193,12 +199,16 @@ def run(model_args: Any, data_args: DataArguments, args: AspertTrainingArguments
         if trainer.is_world_process_zero():
             lines = (json.dumps(record, ensure_ascii=False) + "\n" for record in trainer.predicted_records)
             write_text(Path(args.output_dir) / "predictions_test.jsonl", "".join(lines))
-        _report(trainer, "test")
+        _report(trainer, "test", encoded["test"])
     return scores
 
 
-def _report(trainer: AspertTrainer, split: str) -> None:
+def _report(trainer: AspertTrainer, split: str, dataset: JointExtractionDataset) -> None:
     if trainer.is_world_process_zero():
+        folder = Path(trainer.args.output_dir)
+        write_evaluation(
+            folder, split, trainer.predicted_records, dataset.records, trainer.scores, trainer.collator.config
+        )
         print(f"\nScores on {split} (percent)\n{format_scores(trainer.scores)}\n", flush=True)
 
 

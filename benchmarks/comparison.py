@@ -83,9 +83,7 @@ def tables_of(
     tables, used = [], set()
     for name in dict.fromkeys((*experiment.corpora, *corpora)):
         corpus = corpora[name]
-        variants = {
-            label: settings_of({**corpus.fields, **changes}) for label, changes in experiment.variants.items()
-        }
+        variants = {label: settings_of({**corpus.fields, **changes}) for label, changes in experiment.variants.items()}
         varied = _varied_training_fields(list(variants.values()))
         groups: dict[str, dict[str, list[Result]]] = {}
         for result in results:
@@ -122,9 +120,7 @@ def _table(
     by_seed = not folds or len(seeds) > 1
     unit = "fold" if not by_seed else f"seed (mean of {len(folds)} folds)" if folds else "seed"
     table = Table(experiment, corpus, regime, unit, [], seeds, folds, _missing(experiment, labels, runs, seeds, folds))
-    counts = {
-        label: {key: result.sentence_counts() for key, result in keys.items()} for label, keys in runs.items()
-    }
+    counts = {label: {key: result.sentence_counts() for key, result in keys.items()} for label, keys in runs.items()}
     baseline = experiment.baseline if experiment.baseline in by_label else None
     for score in scores:
         reported = paper.get(experiment.paper or "", {}).get(corpus.paper, {})

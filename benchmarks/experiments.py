@@ -12,7 +12,7 @@ import inspect
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -104,13 +104,15 @@ class Run:
         seed: of initial weights, order and negatives.
         fields: all fields handed to train.py but the place (``output_dir``).
         settings: what the run computes, see :func:`settings_of`; without seed and fold.
+        architecture: its name, see :func:`architecture_name`.
     """
 
     corpus: str
     fold: str | None
     seed: int
     fields: dict[str, Any]
-    settings: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, Any]
+    architecture: str
 
     @property
     def id(self) -> str:
@@ -126,7 +128,7 @@ class Run:
     def path(self) -> Path:
         """Place of the result, relative to the folder of results."""
         fold = f"-{self.fold}" if self.fold else ""
-        name = f"{architecture_name(self.settings)}{fold}-seed{self.seed}-{self.id[:8]}.json"
+        name = f"{self.architecture}{fold}-seed{self.seed}-{self.id[:8]}.json"
         return Path(self.corpus) / slug(self.encoder) / name
 
 
@@ -238,7 +240,7 @@ def make_run(
     settings = settings_of(fields)
     if fold is not None:
         settings.pop("dataset_config")
-    return Run(corpus.name, fold, seed, {**fields, "seed": seed}, settings)
+    return Run(corpus.name, fold, seed, {**fields, "seed": seed}, settings, architecture_name(settings))
 
 
 def settings_of(fields: Mapping[str, Any]) -> dict[str, Any]:

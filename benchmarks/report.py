@@ -60,8 +60,12 @@ def build_report(
     for experiment in experiments.values():
         tables, _ = tables_of(experiment, corpora, results, paper)
         all_tables += tables
-        parts.append("\n\n".join(filter(None, [f"## {experiment.title}", experiment.question, experiment.note])) + "\n")
-        parts += [_section(table, plot_folder) for table in tables] or ["No two models of it have been run alike yet.\n"]
+        parts.append(
+            "\n\n".join(filter(None, [f"## {experiment.title}", experiment.question, experiment.note])) + "\n"
+        )
+        parts += [_section(table, plot_folder) for table in tables] or [
+            "No two models of it have been run alike yet.\n"
+        ]
     parts.append(_all_runs(results, corpora))
     return "\n".join(parts), all_tables
 

@@ -69,7 +69,9 @@ def load_results(folder: Path) -> list[Result]:
         if not isinstance(content, dict) or content.get("kind") != KIND:
             continue
         if content.get("format") != FORMAT:
-            raise ValueError(f"{path} has format {content.get('format')!r}, not {FORMAT}: use the driver that wrote it")
+            raise ValueError(
+                f"{path} has format {content.get('format')!r}, not {FORMAT}: use the driver that wrote it"
+            )
         results.append(Result(path, content))
     return results
 
@@ -83,9 +85,7 @@ def is_finished(run: Run, folder: Path) -> bool:
     return isinstance(content, dict) and content.get("id") == run.id
 
 
-def collect(
-    run: Run, output_dir: Path, folder: Path, about: Mapping[str, Any], data_dir: Path | None = None
-) -> Path:
+def collect(run: Run, output_dir: Path, folder: Path, about: Mapping[str, Any], data_dir: Path | None = None) -> Path:
     """Write the result of a run from what train.py left, its predictions first.
 
     Args:
@@ -165,8 +165,7 @@ def counted_predictions(
         per_type = compute_scores([record], [reference], symmetric_relations=symmetric)["per_type"]
         counts = {
             view: {
-                name: [row["support"], row["predicted"], row["true_positives"]]
-                for name, row in per_type[view].items()
+                name: [row["support"], row["predicted"], row["true_positives"]] for name, row in per_type[view].items()
             }
             for view in VIEWS
         }

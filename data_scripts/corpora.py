@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-# The address that the paper's data come from. It is known to offer http only; the checksums make that safe.
+# Where SpERT's authors offer their files. The address is http; the checksums below make that safe.
 ADDRESS = "http://lavis.cs.hs-rm.de/storage/spert/public/datasets"
 
 FOLDS = tuple(f"split_{fold}" for fold in range(10))

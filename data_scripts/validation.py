@@ -108,7 +108,8 @@ class _Check:
         for (place, key), records in self.unknown_keys.items():
             self.add_warning(
                 place,
-                f"the unknown key {show(key)} is ignored (records with it: {len(set(records))}, the first: {records[0]})",
+                f"the unknown key {show(key)} is ignored (records with it: {len(set(records))}, the first: "
+                f"{records[0]})",
                 "leave it out",
             )
 

@@ -26,6 +26,7 @@ from .streaming import InputRecord, ResumableJsonlWriter, describe_inputs, json_
 
 def load(args: Namespace) -> Extractor:
     """The model and processor of a folder or Hub name, with the options of the command line."""
+    _check_folder(args.model)
     place = {"revision": args.revision} if args.revision else {}
     model = AspertForJointExtraction.from_pretrained(args.model, dtype=getattr(torch, args.dtype), **place)
     processor = AspertProcessor.from_pretrained(args.model, **place)
@@ -42,6 +43,12 @@ def load(args: Namespace) -> Extractor:
         split_sentences=not args.no_sentence_splitting,
     )
     return Extractor(model.to(device), processor, options)
+
+
+def _check_folder(model: str) -> None:
+    """A path that does not exist would be taken for a Hub name."""
+    if not Path(model).is_dir() and (Path(model).is_absolute() or model.startswith((".", "~")) or model.count("/") > 1):
+        raise FileNotFoundError(f"{model}: no such folder")
 
 
 def _thresholds(values: list[str] | None, config: AspertConfig) -> float | dict[str, float] | None:
@@ -139,16 +146,16 @@ def evaluate(args: Namespace) -> None:
     sentences = (Sentence(record["tokens"]) for record in gold)
     annotations = tqdm(extractor.annotate(sentences), total=len(gold), unit=" sentences", disable=not sys.stderr.isatty())
     predicted = [{**record, **annotation} for record, annotation in zip(gold, annotations)]
-    labels = (config.entity_types, config.relation_types, config.symmetric_relations)
-    scores = compute_scores(predicted, gold, *labels)
+    scores = compute_scores(
+        predicted, gold, config.entity_types, config.relation_types, config.symmetric_relations
+    )
     print(format_scores(scores))
     if args.output is not None:
-        from .error_analysis import error_analysis
+        from .reports import write_evaluation
 
-        folder = Path(args.output)
-        write_text(folder / "scores.json", json.dumps(scores, indent=2) + "\n")
-        write_text(folder / "predictions.jsonl", "".join(json_line(record) + "\n" for record in predicted))
-        error_analysis(predicted, gold, folder / "error_analysis.html", f"Error analysis: {args.data}", *labels)
+        folder, split = Path(args.output), Path(args.data).stem
+        write_text(folder / f"predictions_{split}.jsonl", "".join(json_line(record) + "\n" for record in predicted))
+        write_evaluation(folder, split, predicted, gold, scores, config)
 
 
 def show(args: Namespace) -> None:

@@ -120,6 +120,8 @@ class AspertConfig(PretrainedConfig):
         self.relation_type_constraints = relation_type_constraints
         self.span_loss_weight = span_loss_weight
         self.initializer_range = initializer_range
+        # the Trainer compares it with the tokenizer's
+        kwargs.setdefault("pad_token_id", getattr(self.encoder_config, "pad_token_id", None))
         id2label = dict(enumerate([NONE_TYPE, *self.entity_types]))
         super().__init__(id2label=id2label, label2id={label: index for index, label in id2label.items()}, **kwargs)
         self.check()

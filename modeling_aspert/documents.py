@@ -184,12 +184,10 @@ def _block_boundaries(segmenter: Any, text: str, start: int, end: int) -> list[i
     masked = _PYSBD_MARKERS.sub("\ufffd", re.sub(r"\s", " ", block))
     masked = _LONG_REFERENCE.sub(lambda match: re.sub(r"\d", "x", match.group()), masked)
     try:
+        # not `segment`, which searches the whole text for each sentence
         sentences = segmenter.processor(masked).process()
-    except (
-        re.error,
-        ValueError,
-        LookupError,
-    ) as error:  # pysbd makes patterns of what it finds in the text: "b(a." breaks its German rules
+    except (re.error, ValueError, LookupError) as error:
+        # pysbd makes patterns of what it finds in the text: "b(a." breaks its German rules
         logger.warning(
             "pysbd failed on characters %d to %d (%s: %s): no sentence boundary is looked for in them",
             start,

@@ -122,7 +122,7 @@ class Writer(ABC):
             pass
         self._remove_temporary()
 
-    def __enter__(self) -> Writer:  # noqa: PYI034 (typing.Self is Python 3.11's)
+    def __enter__(self) -> Writer:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -188,7 +188,7 @@ class TextWriter(Writer):
     begin = end = ""
 
     def _open(self, temporary: Path) -> None:
-        self._file = open(temporary, "w", encoding="utf-8", newline="")  # noqa: SIM115
+        self._file = open(temporary, "w", encoding="utf-8", newline="")
         self._file.write(self.begin)
 
     def _write(self, record: Record) -> None:
@@ -215,7 +215,7 @@ class TablesWriter(Writer):
 
     def _open(self, temporary: Path) -> None:
         temporary.mkdir()
-        self._files = [open(temporary / name, "w", encoding="utf-8", newline="") for name in self.tables]  # noqa: SIM115
+        self._files = [open(temporary / name, "w", encoding="utf-8", newline="") for name in self.tables]
         self._writers = [csv.writer(file) for file in self._files]
         for writer, columns in zip(self._writers, self.tables.values()):
             writer.writerow(columns)

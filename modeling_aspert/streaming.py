@@ -13,6 +13,7 @@ import itertools
 import json
 import os
 import sys
+import textwrap
 import time
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -267,6 +268,7 @@ def _read_parquet(path: str, column: str | None) -> Iterator[_Row]:
             names = table.schema_arrow.names
             chosen = _text_column(names, column, path)
             kind = table.schema_arrow.field(chosen).type
+            kind = kind.value_type if pa.types.is_dictionary(kind) else kind
             if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
                 raise InputError(f"{path}: column {chosen!r} holds {kind}, not strings")
             id_column = ["id"] if names.count("id") == 1 and chosen != "id" else []
@@ -320,7 +322,7 @@ class ResumableJsonlWriter:
         self._sync_seconds = sync_seconds
         self._synced_at = time.monotonic()
         self._buffer: list[bytes] = []
-        self._file = open(self._partial, "ab", buffering=0)  # noqa: SIM115
+        self._file = open(self._partial, "ab", buffering=0)
         try:
             self._lock()
             settings = json.loads(json.dumps(settings))
@@ -353,10 +355,8 @@ class ResumableJsonlWriter:
             raise ValueError(f"{self._settings_file}: cannot be read ({error}); {mend}") from error
         for name in sorted({*before, *settings}):
             if before.get(name) != settings.get(name):
-                raise ValueError(
-                    f"{self._partial} was begun with {name} {json.dumps(before.get(name))}, now it is "
-                    f"{json.dumps(settings.get(name))}: {mend}"
-                )
+                then, now = (textwrap.shorten(json.dumps(values.get(name)), 300) for values in (before, settings))
+                raise ValueError(f"{self._partial} was begun with {name} {then}, now it is {now}: {mend}")
 
     def _recover(self, chunk: int) -> int:
         kept = kept_bytes = n_bytes = 0
@@ -399,7 +399,7 @@ class ResumableJsonlWriter:
         finally:
             self._file.close()
 
-    def __enter__(self) -> ResumableJsonlWriter:  # noqa: PYI034 (typing.Self is Python 3.11's)
+    def __enter__(self) -> ResumableJsonlWriter:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:

@@ -69,6 +69,9 @@ class AspertTrainingArguments(TrainingArguments):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} = {getattr(self, name)} is not valid: it must be >= 0")
         super().__post_init__()
+        if not torch.cuda.is_available():
+            # nothing to pin memory for; torch would warn at every epoch
+            self.dataloader_pin_memory = False
 
 
 class AspertTrainer(Trainer):

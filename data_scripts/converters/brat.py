@@ -15,7 +15,7 @@ from ..reading import read_text
 from ..schema import LabelSchema
 from .conversion import Conversion, split_words, word_span
 
-_ENTITY = re.compile(r"(\S+) (\d+) (\d+)((?:;\d+ \d+)*)")
+_ENTITY = re.compile(r"(\S+) ([0-9]{1,9}) ([0-9]{1,9})((?:;[0-9]+ [0-9]+)*)")
 _RELATION = re.compile(r"(\S+) \w+:(\S+) \w+:(\S+)")
 _OTHER = {"E": "events", "A": "attributes", "M": "attributes", "N": "normalizations", "#": "notes", "*": "sets"}
 
@@ -82,12 +82,18 @@ class _Document:
 
     def records(self) -> list[dict[str, Any]]:
         """Return a record for each line that is not blank."""
+        entities_of: dict[int, list[_Entity]] = defaultdict(list)
+        for entity in self.entities.values():
+            entities_of[entity.line].append(entity)
+        relations_of: dict[int, list[tuple[str, _Entity, _Entity]]] = defaultdict(list)
+        for relation in self.relations:
+            relations_of[relation[1].line].append(relation)
         records = []
         for number, line in enumerate(self.lines):
             if not line.strip():
                 continue
             offset = self.line_starts[number]
-            entities = [entity for entity in self.entities.values() if entity.line == number]
+            entities = entities_of[number]
             words = split_words(
                 line, (border - offset for entity in entities for border in (entity.start, entity.end))
             )
@@ -101,8 +107,7 @@ class _Document:
                     ],
                     "relations": [
                         {"type": kind, "head": entities.index(head), "tail": entities.index(tail)}
-                        for kind, head, tail in self.relations
-                        if head.line == number
+                        for kind, head, tail in relations_of[number]
                     ],
                     "orig_id": f"{self.name}_{number}",
                 }
@@ -113,7 +118,7 @@ class _Document:
         """Return a warning for each reason to leave something out."""
         mend = "records have no place for them"
         return [
-            Problem(file=self.file, problem=f"{len(what)} {reason} left out ({show(', '.join(what))})", mend=mend)
+            Problem(file=self.file, problem=f"left out {len(what)} {reason} ({show(', '.join(what))})", mend=mend)
             for reason, what in self.left_out.items()
         ]
 
@@ -123,7 +128,7 @@ class _Document:
         for number, line in enumerate(read_text(self.file).split("\n"), start=1):
             columns = line.rstrip("\r").split("\t")
             identifier, kind = columns[0], line[:1]
-            if identifier in self.entities or identifier in skipped and kind in "TE":
+            if identifier in self.entities or identifier in skipped and kind in ("T", "E"):
                 self._add(number, line, "the ID is given more than once", "give each annotation its own")
             elif kind == "T" and len(columns) > 1:
                 if not self._read_entity(number, columns):
@@ -174,7 +179,7 @@ class _Document:
             self._add(number, columns[1], f"there is no annotation {unknown[0]}", "correct the argument")
             return
         if skipped.intersection(arguments):
-            self.left_out["relations of arguments that were left out,"].append(columns[0])
+            self.left_out["relations with an argument that was left out"].append(columns[0])
             return
         head, tail = (self.entities[argument] for argument in arguments)
         if head.line != tail.line:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import pairwise
+from operator import itemgetter
 from typing import Any
 
 from ..problems import Problem
@@ -32,13 +34,14 @@ def split_words(text: str, boundaries: Iterable[int] = ()) -> list[tuple[int, in
     cuts = sorted(set(boundaries))
     words = []
     for match in _WORD.finditer(text):
-        inner = [cut for cut in cuts if match.start() < cut < match.end()]
+        inner = cuts[bisect_right(cuts, match.start()) : bisect_left(cuts, match.end())]
         edges = [match.start(), *inner, match.end()]
         words.extend(pairwise(edges))
     return words
 
 
 def word_span(words: list[tuple[int, int]], char_start: int, char_end: int) -> tuple[int, int]:
-    """Return the numbers (end-exclusive) of the words that lie in a span of characters."""
-    inside = [i for i, (start, end) in enumerate(words) if char_start <= start and end <= char_end]
-    return (inside[0], inside[-1] + 1) if inside else (0, 0)
+    """Return the numbers (end-exclusive) of the words that lie in a span of characters that holds at least one."""
+    first = bisect_left(words, char_start, key=itemgetter(0))
+    last = bisect_right(words, char_end, key=itemgetter(1))
+    return first, last

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from os import PathLike
 from typing import Any
 
@@ -33,7 +34,7 @@ def read_corp(path: str | PathLike[str]) -> Conversion:
             in_sentence = False
         elif len(columns) == 9:
             sentence, kind, row, _, _, word = columns[:6]
-            orig_id = int(sentence) if sentence.isdecimal() else sentence
+            orig_id = int(sentence) if re.fullmatch(r"[0-9]{1,9}", sentence) else sentence
             if not in_sentence or records[-1]["orig_id"] != orig_id:
                 records.append({"tokens": [], "entities": [], "relations": [], "orig_id": orig_id})
                 entities = {}

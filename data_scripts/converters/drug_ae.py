@@ -99,8 +99,6 @@ def _record(sentence: str, sentence_start: int, pairs: list[tuple[_Mention, _Men
             if entity not in entities:
                 entities.append(entity)
             ends.append(entities.index(entity))
-        relation = {"type": "Adverse-Effect", "head": ends[0], "tail": ends[1]}
-        if relation not in relations:
-            relations.append(relation)
+        relations.append({"type": "Adverse-Effect", "head": ends[0], "tail": ends[1]})
     tokens = [sentence[start:end] for start, end in words]
     return {"tokens": tokens, "entities": entities, "relations": relations, "orig_id": number}

@@ -208,7 +208,7 @@ data_scripts.load("ade", config_name="split_0_train_dev", data_dir=sys.argv[1], 
 
 
 def test_preparation_survives_being_killed(corpora, tmp_path):
-    for delay in (0.02, 0.1, 0.2, 0.3):
+    for delay in (0.1, 0.25):
         process = subprocess.Popen([sys.executable, "-c", PREPARE, corpora, tmp_path], stdout=subprocess.PIPE)
         process.stdout.readline()
         time.sleep(delay)

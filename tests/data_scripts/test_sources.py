@@ -11,9 +11,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import datasets
 import pytest
 
-from data_scripts import DataError, load, load_schema
+from data_scripts import DataError, load, load_schema, sources
 from data_scripts import corpora as table
-from data_scripts import sources
 
 RECORDS = [{"tokens": ["Rome"], "entities": [{"type": "Loc", "start": 0, "end": 1}], "relations": [], "orig_id": 1}]
 TYPES = {"entities": {"Loc": {}}, "relations": {}}

@@ -74,6 +74,11 @@ class HubServer:
     def url(self) -> str:
         return f"http://127.0.0.1:{self._server.server_address[1]}"
 
+    @property
+    def storage_url(self) -> str:
+        """The host of large files, another one by name: clients keep the token from it, as from the Hub's storage."""
+        return f"http://localhost:{self._server.server_address[1]}"
+
     def __enter__(self) -> HubServer:
         self._thread.start()
         return self
@@ -97,7 +102,7 @@ class HubServer:
             # the Xet protocol is a second server's; without it uploads are plain LFS
             "HF_HUB_DISABLE_XET": "1",
             "HF_HUB_DISABLE_TELEMETRY": "1",
-            "NO_PROXY": "127.0.0.1",
+            "NO_PROXY": "127.0.0.1,localhost",
         }
 
     def add(self, repo: str, files: Mapping[str, bytes]) -> None:
@@ -262,7 +267,7 @@ class _Handler(BaseHTTPRequestHandler):
         sha256 = hashlib.sha256(content).hexdigest()
         self.hub.objects[sha256] = content
         linked = {"X-Linked-Etag": f'"{sha256}"', "X-Linked-Size": str(len(content))}
-        self._send(302, b"", {**headers, **linked, "Location": f"{self.hub.url}/lfs-object/{sha256}"})
+        self._send(302, b"", {**headers, **linked, "Location": f"{self.hub.storage_url}/lfs-object/{sha256}"})
 
     def lfs_object(self, oid: str) -> None:
         self._send(200, self.hub.objects[oid], {"ETag": f'"{oid}"', "Content-Type": "application/octet-stream"})

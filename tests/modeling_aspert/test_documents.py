@@ -151,20 +151,20 @@ def test_words_do_not_cut_graphemes(text):
 )
 def test_words_take_linear_time(piece):
     text = piece * (100_000 // len(piece))
-    start = time.perf_counter()
+    start = time.process_time()
     spans = split_words(text)
-    assert time.perf_counter() - start < 2  # what is quadratic takes minutes
+    assert time.process_time() - start < 2  # what is quadratic takes minutes
     assert_covers(text, spans)
 
 
 @pytest.mark.parametrize("piece", ["word ", " "])
 def test_a_megabyte(piece):
     text = piece * (1_000_000 // len(piece))
-    start = time.perf_counter()
+    start = time.process_time()
     words = split_words(text)
-    assert time.perf_counter() - start < 3
+    assert time.process_time() - start < 3
     sentences = split_sentences(text)
-    assert time.perf_counter() - start < 12
+    assert time.process_time() - start < 12
     assert_covers(text, words)
     assert sentences == ([(0, len(text.rstrip()))] if text.strip() else [])
 
@@ -265,9 +265,9 @@ def test_pysbd_failure_is_logged(caplog):
 @pytest.mark.parametrize("piece", ["\n", "1, ", "a.[1, 2, 3 ", '" (', "日", "No. ", "a. ", "a"])
 def test_sentences_take_linear_time(piece):
     text = piece * (50_000 // len(piece))
-    start = time.perf_counter()
+    start = time.process_time()
     spans = split_sentences(text)
-    assert time.perf_counter() - start < 4  # pysbd alone: minutes, or exponential time
+    assert time.process_time() - start < 4  # pysbd alone: minutes, or exponential time
     assert_covers(text, spans)
 
 
@@ -275,9 +275,9 @@ def test_time_is_linear_in_running_text():
     paragraph = "The patient was given 5 mg of the drug, e.g. at night. Dr. Smith (see Fig. 2) saw no effect. "
     times = []
     for n in (200, 800):
-        start = time.perf_counter()
+        start = time.process_time()
         assert len(split_sentences(paragraph * n)) == 2 * n
-        times.append(time.perf_counter() - start)
+        times.append(time.process_time() - start)
     assert times[1] < 10 * times[0]
 
 

@@ -1,0 +1,92 @@
+"""Runs of train.py that this driver did not start, read back as results of the experiments."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmarks.experiments import Corpus, Run, architecture_name, settings_of
+from benchmarks.results import collect
+
+# Training arguments that change what a run computes; taken over where they are not the default.
+_TRAINING_FIELDS = (
+    "adam_beta1",
+    "adam_beta2",
+    "adam_epsilon",
+    "bf16",
+    "data_seed",
+    "early_stopping_patience",
+    "eval_strategy",
+    "fp16",
+    "gradient_accumulation_steps",
+    "head_learning_rate",
+    "learning_rate",
+    "load_best_model_at_end",
+    "lr_scheduler_type",
+    "max_grad_norm",
+    "max_steps",
+    "metric_for_best_model",
+    "negative_entity_count",
+    "negative_relation_count",
+    "num_train_epochs",
+    "optim",
+    "per_device_train_batch_size",
+    "train_sampling_strategy",
+    "warmup_steps",
+    "weight_decay",
+)
+
+
+def adopt(output_dir: Path, corpus: Corpus, results: Path, data_dir: Path | None = None) -> Path:
+    """Write the result file of a finished training from its output folder; the folder stays as it is.
+
+    Args:
+        output_dir: the ``output_dir`` of train.py.
+        corpus: what it was trained on; the settings that it shares with the experiments come from here.
+        results: folder of the results.
+        data_dir: where the corpora lie.
+
+    Raises:
+        ValueError: another data set than the corpus's, or predictions that do not give the reported scores.
+        OSError: the folder holds no finished run.
+    """
+    arguments = json.loads((output_dir / "run.json").read_text(encoding="utf-8"))["arguments"]
+    run = _run(arguments, corpus, output_dir)
+    train = output_dir / "train_results.json"
+    seconds = json.loads(train.read_text(encoding="utf-8")).get("train_runtime") if train.is_file() else None
+    return collect(run, output_dir, results, {"command": None, "seconds": seconds, "attempts": None}, data_dir)
+
+
+def _run(arguments: Mapping[str, Mapping[str, Any]], corpus: Corpus, output_dir: Path) -> Run:
+    from modeling_aspert.trainer import AspertTrainingArguments
+
+    data = arguments["data"]
+    if data["dataset"] != corpus.fields["dataset"]:
+        raise ValueError(
+            f"{output_dir} was trained on {data['dataset']!r}, but corpus {corpus.name!r} is "
+            f"{corpus.fields['dataset']!r}: name another corpus"
+        )
+    fields = {name: value for name, value in arguments["model"].items() if value is not None}
+    fields |= {name: value for name, value in data.items() if value is not None and name != "data_dir"}
+    defaults = {field.name: field.default for field in dataclasses.fields(AspertTrainingArguments)}
+    for name in _TRAINING_FIELDS:
+        value = arguments["training"].get(name)
+        value = None if value == "None" else value
+        if name in corpus.fields or str(value) != str(getattr(defaults.get(name), "value", defaults.get(name))):
+            fields[name] = value
+    fold = data.get("dataset_config") if corpus.folds else None
+    if (data.get("dataset_config") or None) != (fold or corpus.fields.get("dataset_config")):
+        raise ValueError(
+            f"{output_dir} used dataset_config {data.get('dataset_config')!r}, but corpus {corpus.name!r} has "
+            f"{corpus.fields.get('dataset_config')!r}: name another corpus"
+        )
+    if corpus.folds:
+        fold = fold or corpus.fields.get("dataset_config")
+    seed = arguments["training"]["seed"]
+    settings = settings_of(fields)
+    if fold is not None:
+        settings.pop("dataset_config", None)
+    return Run(corpus.name, fold, seed, {**fields, "seed": seed}, settings, architecture_name(settings))

@@ -1,0 +1,387 @@
+"""What is timed on our side: extraction from words, training steps, and the bare encoder over the same batches."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoTokenizer, BertConfig
+
+import modeling_aspert.modeling_aspert as network
+from benchmarks.timing import StageClock, patched
+from modeling_aspert import (
+    AspertConfig,
+    AspertDataCollator,
+    AspertForJointExtraction,
+    AspertProcessor,
+    JointExtractionDataset,
+)
+from modeling_aspert.decoding import decode, join_records
+from modeling_aspert.encoders import resolve_encoder
+
+# A random BERT base: the cost of 12 layers x 768 with no download.
+RANDOM_BASE = "random-base"
+# learning rate of timed steps: the arithmetic of a step, without a change that would alter the next one
+_LEARNING_RATE = 1e-9
+
+
+@dataclass
+class Labels:
+    """Types of a corpus."""
+
+    entity_types: list[str]
+    relation_types: list[str]
+    symmetric_relations: list[str]
+
+
+def load_processor(encoder: str, tokenizer: str) -> AspertProcessor:
+    """The encoder's processor; a random encoder takes that of ``tokenizer``."""
+    if encoder != RANDOM_BASE:
+        return AspertProcessor.from_encoder_pretrained(resolve_encoder(encoder))
+    return AspertProcessor(AutoTokenizer.from_pretrained(resolve_encoder(tokenizer)), max_tokens=512)
+
+
+def build_model(
+    encoder: str,
+    processor: AspertProcessor,
+    labels: Labels,
+    *,
+    contribution: bool,
+    preset: str = "paper",
+    seed: int = 0,
+) -> AspertForJointExtraction:
+    """A model with fresh heads, or the trained one where ``encoder`` is the folder of one; in evaluation mode, fp32.
+
+    Args:
+        contribution: False switches the attentional contribution off, so that the fastest attention is used.
+    """
+    torch.manual_seed(seed)
+    fields: dict[str, Any] = {"attentional_contribution": contribution, **vars(labels)}
+    if encoder == RANDOM_BASE:
+        config = BertConfig(vocab_size=len(processor.tokenizer))
+        return AspertForJointExtraction(AspertConfig.from_preset(preset, encoder_config=config, **fields)).eval()
+    path = resolve_encoder(encoder)
+    if is_trained(path) and contribution:
+        return AspertForJointExtraction.from_pretrained(path).eval()
+    if is_trained(path):
+        raise ValueError(f"{path} is a trained model: its contribution cannot be switched off")
+    return AspertForJointExtraction.from_encoder_pretrained(path, preset=preset, **fields).eval()
+
+
+def is_trained(path: str | Path) -> bool:
+    """Whether a folder holds a trained ASpERT model."""
+    if not (Path(path) / "config.json").is_file():
+        return False
+    return AutoConfig.from_pretrained(path).model_type == AspertConfig.model_type
+
+
+def bare_encoder(model: AspertForJointExtraction) -> nn.Module:
+    """A copy of the model's encoder with its fastest attention (sdpa where it has one)."""
+    encoder = copy.deepcopy(model.encoder)
+    try:
+        encoder.set_attn_implementation("sdpa")
+    except (ValueError, ImportError):
+        encoder.set_attn_implementation("eager")
+    return encoder
+
+
+def attention_of(encoder: nn.Module) -> str:
+    return encoder.config._attn_implementation
+
+
+class Extraction:
+    """Words to records with entities and relations, in the order of the input; batches sorted by length.
+
+    Args:
+        model: in evaluation mode.
+        processor: the model's.
+        records: records in the SpERT format, of which only the words are used.
+        batch_size: sentences a forward pass.
+    """
+
+    def __init__(
+        self,
+        model: AspertForJointExtraction,
+        processor: AspertProcessor,
+        records: Sequence[Mapping[str, Any]],
+        batch_size: int,
+    ) -> None:
+        self.model, self.processor, self.records, self.batch_size = model, processor, records, batch_size
+        self.collator = AspertDataCollator(processor, model.config, training=False)
+        self.words = [record["tokens"] for record in records]
+        # named here so that a profile can time them
+        self.decode, self.join = decode, join_records
+
+    def __call__(self) -> list[dict[str, Any]]:
+        sentences = self.processor.encode(self.words)
+        predictions: list[Any] = [None] * len(sentences)
+        for batch in self.batches([sentence.num_tokens for sentence in sentences]):
+            output, word_spans, span_mask = self.forward([sentences[position] for position in batch])
+            decoded = self.decode(output, word_spans, span_mask, self.model.config)
+            for position, prediction in zip(batch, decoded.per_sentence(len(batch))):
+                predictions[position] = prediction
+        return self.join(self.records, predictions, self.model.config)
+
+    def batches(self, lengths: Sequence[int]) -> list[list[int]]:
+        """Positions by batch, the longest sentences first."""
+        order = sorted(range(len(lengths)), key=lambda position: -lengths[position])
+        return [order[start : start + self.batch_size] for start in range(0, len(order), self.batch_size)]
+
+    def forward(self, sentences: Sequence[Any]) -> tuple[Any, Tensor, Tensor]:
+        tensors = self.collator.collate_candidates(sentences)
+        device = self.model.device
+        tensors = {name: values.to(device, non_blocking=True) for name, values in tensors.items()}
+        word_spans = tensors.pop("word_spans")
+        with torch.inference_mode():
+            return self.model(**tensors), word_spans, tensors["span_mask"]
+
+    def encoder_batches(self) -> list[dict[str, Tensor]]:
+        """What the encoder sees in each batch, ready on its device."""
+        sentences = self.processor.encode(self.words)
+        collated = (
+            self.collator.collate_candidates([sentences[position] for position in batch])
+            for batch in self.batches([sentence.num_tokens for sentence in sentences])
+        )
+        names = ("input_ids", "attention_mask")
+        return [{name: tensors[name].to(self.model.device) for name in names} for tensors in collated]
+
+    def profile(self, synchronize: Callable[[], None] | None = None) -> dict[str, float]:
+        """Seconds of one call by stage; `other` is what no stage holds."""
+        clock = StageClock(synchronize)
+        with patched(self.stages(clock.wrap)):
+            clock.wrap("other", self.__call__)()
+        return clock.seconds
+
+    def stages(self, wrap: Callable[[str, Callable[..., Any]], Callable[..., Any]]) -> list[tuple[Any, str, Any]]:
+        """The parts of a call, wrapped stage by stage; parts that the library no longer has are left out."""
+        model = self.model
+        parts = [
+            (self.processor, "encode", "tokenise"),
+            (self.collator, "collate_candidates", "collate"),
+            (model.encoder, "forward", "encode"),
+            (network, "range_max_table", "pool"),
+            (network, "range_max", "pool"),
+            (network, "attentional_contribution", "contribute"),
+            (model.span_classifier, "forward", "classify spans"),
+            (network, "pairs_of_entities", "classify pairs"),
+            (model, "_classify_pairs", "classify pairs"),
+            (self, "decode", "decode"),
+            (self, "join", "records"),
+        ]
+        return [
+            (owner, name, wrap(stage, getattr(owner, name))) for owner, name, stage in parts if hasattr(owner, name)
+        ]
+
+
+def forward_only(encoder: nn.Module, batches: Sequence[Mapping[str, Tensor]]) -> Callable[[], None]:
+    """The bare encoder's forward pass over batches."""
+
+    def work() -> None:
+        with torch.inference_mode():
+            for batch in batches:
+                encoder(**batch)
+
+    return work
+
+
+class _Replay(nn.Module):
+    """Stands in for an encoder and returns what it once returned."""
+
+    def __init__(self, encoder: nn.Module, outputs: list[Any]) -> None:
+        super().__init__()
+        self.config, self.outputs, self.position = encoder.config, outputs, 0
+
+    def forward(self, **kwargs: Any) -> Any:
+        output = self.outputs[self.position % len(self.outputs)]
+        self.position += 1
+        return output
+
+
+def heads_only(extraction: Extraction) -> Callable[[], None]:
+    """All that follows the encoder, with the encoder's output given: pooling, contribution, classifiers, decoding.
+
+    The model keeps its encoder; the stand-in is there only while the work runs.
+    """
+    model = extraction.model
+    sentences = extraction.processor.encode(extraction.words)
+    batches = [
+        extraction.collator.collate_candidates([sentences[position] for position in batch])
+        for batch in extraction.batches([sentence.num_tokens for sentence in sentences])
+    ]
+    batches = [{name: values.to(model.device) for name, values in batch.items()} for batch in batches]
+    outputs: list[Any] = []
+    encoder = model.encoder
+    hook = encoder.register_forward_hook(lambda module, args, output: outputs.append(output))
+    with torch.inference_mode():
+        for batch in batches:
+            model(**{name: values for name, values in batch.items() if name != "word_spans"})
+    hook.remove()
+    stand_in = _Replay(encoder, outputs)
+
+    def work() -> None:
+        stand_in.position = 0
+        model.encoder = stand_in
+        try:
+            with torch.inference_mode():
+                for batch in batches:
+                    inputs = {name: values for name, values in batch.items() if name != "word_spans"}
+                    decode(model(**inputs), batch["word_spans"], batch["span_mask"], model.config)
+        finally:
+            model.encoder = encoder
+
+    return work
+
+
+class Training:
+    """Training steps over fixed batches of sentences: sampling, collation, forward, backward, clipping, fused AdamW.
+
+    Args:
+        model: its weights hardly change, see the learning rate above.
+        batches: positions of records by batch.
+        negatives: negative spans and pairs a sentence.
+    """
+
+    def __init__(
+        self,
+        model: AspertForJointExtraction,
+        processor: AspertProcessor,
+        records: Sequence[Mapping[str, Any]],
+        batches: Sequence[Sequence[int]],
+        negatives: int = 150,
+        autocast: torch.dtype | None = None,
+    ) -> None:
+        self.model = copy.deepcopy(model).train()
+        self.batches, self.autocast = batches, autocast
+        self.dataset = JointExtractionDataset(records, processor, model.config)
+        self.collator = AspertDataCollator(
+            processor, model.config, negative_entity_count=negatives, negative_relation_count=negatives
+        )
+        self.optimizer = fused_adamw(self.model)
+
+    def __call__(self) -> None:
+        for batch in self.batches:
+            tensors = self.collator([self.dataset[position] for position in batch])
+            tensors.pop("index")
+            tensors = {name: values.to(self.model.device) for name, values in tensors.items()}
+            with _autocast(self.model.device, self.autocast):
+                loss = self.model(**tensors).loss
+            loss.backward()
+            nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+
+    def encoder_batches(self) -> list[dict[str, Tensor]]:
+        names = ("input_ids", "attention_mask")
+        collated = (self.collator([self.dataset[position] for position in batch]) for batch in self.batches)
+        return [{name: tensors[name].to(self.model.device) for name in names} for tensors in collated]
+
+
+def encoder_training(
+    encoder: nn.Module, batches: Sequence[Mapping[str, Tensor]], autocast: torch.dtype | None = None
+) -> Callable[[], None]:
+    """The bare encoder's forward, backward and fused AdamW step over batches."""
+    encoder = copy.deepcopy(encoder).train()
+    optimizer = fused_adamw(encoder)
+    device = next(encoder.parameters()).device
+
+    def work() -> None:
+        for batch in batches:
+            with _autocast(device, autocast):
+                loss = encoder(**batch).last_hidden_state.float().mean()
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+
+    return work
+
+
+def fused_adamw(module: nn.Module) -> torch.optim.Optimizer:
+    parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    return torch.optim.AdamW(parameters, lr=_LEARNING_RATE, weight_decay=0.0, fused=True)
+
+
+def calibrate(extraction: Extraction, entities: int, relations: int | None) -> dict[str, int]:
+    """Shift the biases of untrained heads so that about so many entities and relations are predicted in all.
+
+    So the work after the span classifier is that of a trained model, whatever the weights.
+
+    Args:
+        relations: None leaves the relation head alone.
+
+    Returns:
+        What is predicted afterwards.
+    """
+    model = extraction.model
+    margins: list[Tensor] = []
+    for output, mask in _outputs(extraction):
+        logits = output.span_logits.float()
+        margins.append((logits[..., 1:].amax(-1) - logits[..., 0])[mask])
+    none_bias = (model.span_classifier.output if model.span_classifier.is_mlp else model.span_classifier.input).bias
+    _shift(none_bias.data[:1], torch.cat(margins), entities, sign=1.0)
+    if relations is not None:
+        limit = torch.logit(torch.tensor(model.config.relation_threshold))
+        scores = [
+            (output.relation_logits.float() - limit)[output.pair_mask][:, : len(model.config.relation_types)].flatten()
+            for output, _ in _outputs(extraction)
+        ]
+        _shift(model.relation_classifier.output.bias.data, torch.cat(scores), relations, sign=-1.0)
+    records = extraction()
+    return {
+        "entities": sum(len(record["entities"]) for record in records),
+        "relations": sum(len(record["relations"]) for record in records),
+    }
+
+
+def _outputs(extraction: Extraction) -> Iterator[tuple[Any, Tensor]]:
+    sentences = extraction.processor.encode(extraction.words)
+    for batch in extraction.batches([sentence.num_tokens for sentence in sentences]):
+        output, _, mask = extraction.forward([sentences[position] for position in batch])
+        yield output, mask
+
+
+def _shift(bias: Tensor, margins: Tensor, wanted: int, sign: float) -> None:
+    """Move a bias so that ``wanted`` of the margins come out positive."""
+    if not len(margins):
+        return
+    ordered = margins.sort(descending=True).values
+    wanted = min(max(wanted, 0), len(ordered))
+    if wanted == 0:
+        cut = ordered[0] + 1.0
+    elif wanted == len(ordered):
+        cut = ordered[-1] - 1.0
+    else:
+        cut = (ordered[wanted - 1] + ordered[wanted]) / 2
+    bias += sign * cut.to(bias.dtype)
+
+
+def sentences_of_length(
+    records: Sequence[Mapping[str, Any]], processor: AspertProcessor, num_tokens: int, count: int
+) -> list[dict[str, Any]]:
+    """Sentences of exactly so many sub-words (special tokens included), made of the records' words in order."""
+    pieces = [
+        (word, size)
+        for record, sentence in zip(records, processor.encode([record["tokens"] for record in records]))
+        for word, size in zip(record["tokens"], (sentence.word_offsets[1:] - sentence.word_offsets[:-1]).tolist())
+    ]
+    short = next(word for word, size in pieces if size == 1)
+    made, position = [], 0
+    for _ in range(count):
+        words, left = [], num_tokens - processor.num_special_tokens
+        while left > 0:
+            word, size = pieces[position % len(pieces)]
+            position += 1
+            if size > left:
+                word, size = short, 1
+            words.append(word)
+            left -= size
+        made.append({"tokens": words, "entities": [], "relations": []})
+    return made
+
+
+def _autocast(device: torch.device, dtype: torch.dtype | None) -> Any:
+    return torch.autocast(device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None)

@@ -1,0 +1,61 @@
+"""What an evaluation leaves to look at: scores by type, a page of errors, pictures."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from .configuration_aspert import AspertConfig
+from .error_analysis import error_analysis
+from .files import write_text
+from .plots import plot_per_type, plot_training_curves
+
+logger = logging.getLogger(__name__)
+
+
+def write_evaluation(
+    folder: Path,
+    split: str,
+    predictions: Sequence[Mapping[str, Any]],
+    references: Sequence[Mapping[str, Any]],
+    scores: Mapping[str, Any],
+    config: AspertConfig,
+) -> None:
+    """Write ``scores_SPLIT.json``, ``error_analysis_SPLIT.html`` and, with matplotlib, ``per_type_SPLIT.png``.
+
+    Args:
+        folder: where to; made if it does not exist.
+        split: part of the file names and of the page's title.
+        predictions, references: word records, in the same order.
+        scores: of :func:`compute_scores`.
+        config: the model's configuration, for labels and symmetric relations.
+    """
+    write_text(folder / f"scores_{split}.json", json.dumps(scores, indent=2) + "\n")
+    error_analysis(
+        predictions,
+        references,
+        folder / f"error_analysis_{split}.html",
+        f"Error analysis: {split}",
+        config.entity_types,
+        config.relation_types,
+        config.symmetric_relations,
+    )
+    if _can_plot():
+        plot_per_type(scores, folder / f"per_type_{split}.png")
+
+
+def write_training_curves(folder: Path, log_history: Iterable[Mapping[str, Any]]) -> None:
+    """Write ``training_curves.png`` from the Trainer's log, with matplotlib."""
+    if _can_plot():
+        plot_training_curves(log_history, folder / "training_curves.png")
+
+
+def _can_plot() -> bool:
+    if importlib.util.find_spec("matplotlib") is None:
+        logger.info("no pictures were drawn: matplotlib is not installed (pip install aspert[plots])")
+        return False
+    return True

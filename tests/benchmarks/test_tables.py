@@ -1,0 +1,365 @@
+"""The driver of the paper's tables: identities of runs, resuming, aggregation, and a page that the results give."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from benchmarks import tables
+from benchmarks.experiments import FOLDER, ROOT, load_corpora, load_experiments, make_run, parse_overrides, runs_of
+from benchmarks.experiments import settings_of
+from benchmarks.results import load_results
+from benchmarks.runner import RunOptions, run_all
+from benchmarks.significance import mean_and_std, paired_t_test
+
+FAKE = Path(__file__).with_name("fake_train.py")
+SEEDS = (1, 2, 3)
+
+
+@pytest.fixture
+def mode(tmp_path, monkeypatch):
+    """Sets what the fake training does."""
+    file = tmp_path / "mode"
+    monkeypatch.setenv("FAKE_TRAIN_MODE", str(file))
+    file.write_text("ok")
+    return file.write_text
+
+
+@pytest.fixture
+def options(tmp_path):
+    return RunOptions(results=tmp_path / "results", work=tmp_path / "work", jobs=2, script=FAKE)
+
+
+def quickstart_runs(seeds=SEEDS, **fields):
+    """Runs of Table 4 on the embedded corpus."""
+    experiment = load_experiments(names=["table4"])["table4"]
+    overrides = {"encoder": "tiny", **fields}
+    return list(runs_of(experiment, load_corpora(), only_corpora=["quickstart"], seeds=seeds, overrides=overrides))
+
+
+# -- experiments ---------------------------------------------------------------------------------------------------
+
+
+def test_every_experiment_has_a_baseline_and_known_scores():
+    corpora = load_corpora()
+    paper = yaml.safe_load((ROOT / "benchmarks" / "paper_figures.yaml").read_text(encoding="utf-8"))
+    experiments = load_experiments()
+    assert set(experiments) >= {"table1", "table4", "table6", "table7", "table8", "figure2", "lambda", "scope"}
+    for experiment in experiments.values():
+        assert set(experiment.corpora) <= set(corpora)
+        ids = {run.id for run in runs_of(experiment, corpora, only_corpora=["conll04"], seeds=[1])}
+        assert len(ids) == len(experiment.variants), f"{experiment.name}: two variants are one model"
+        if experiment.paper:
+            for figures in paper[experiment.paper].values():
+                assert set(figures) <= set(experiment.variants)
+
+
+def test_paper_figures_are_those_of_the_headline():
+    paper = yaml.safe_load((ROOT / "benchmarks" / "paper_figures.yaml").read_text(encoding="utf-8"))
+    gains = {
+        name: paper["table4"][name]["ASpERT"][score] - paper["table4"][name]["SpERT"][score]
+        for name, score in (
+            ("conll04", "re_strict_macro_f1"), ("scierc", "re_boundaries_micro_f1"), ("ade", "re_strict_macro_f1"),
+        )
+    }  # fmt: skip
+    assert gains == pytest.approx({"conll04": 1.25, "scierc": 1.39, "ade": 1.31})
+
+
+def test_one_model_has_one_identity_however_it_is_written():
+    corpus = load_corpora()["conll04"]
+    same = [
+        {"preset": "paper"},
+        {"preset": "paper", "contribution_pooling": "mean", "contribution_threshold": 0.5},
+        {"learning_rate": 0.00005},
+        {"num_train_epochs": 20.0, "output_dir": "elsewhere", "logging_steps": 7},
+    ]
+    assert len({make_run(corpus, changes, 1).id for changes in same}) == 1
+    spert = {"attentional_contribution": False, "span_classifier": "linear", "contribution_scope": "span"}
+    assert make_run(corpus, spert, 1).id == make_run(corpus, {"preset": "spert"}, 1).id
+    assert make_run(corpus, spert, 1).path.name.startswith("spert-seed1-")
+    different = [{}, {"preset": "spert"}, {"learning_rate": 1e-4}, {"contribution_pooling": "max"}, {"encoder": "x"}]
+    assert len({make_run(corpus, changes, 1).id for changes in different}) == len(different)
+
+
+def test_folds_are_runs_of_their_own():
+    runs = list(runs_of(load_experiments()["table6"], load_corpora(), only_corpora=["ade"], seeds=[1]))
+    assert len(runs) == 20 == len({run.id for run in runs})
+    assert [run.fields["dataset_config"] for run in runs[:3]] == ["split_0", "split_0", "split_1"]
+    assert all("dataset_config" not in run.settings for run in runs)
+
+
+def test_overrides_are_typed_and_checked():
+    parsed = parse_overrides(["learning_rate=1e-4", "num_train_epochs=1", "bf16=true", "encoder=a=b"])
+    assert parsed == {"learning_rate": 1e-4, "num_train_epochs": 1, "bf16": True, "encoder": "a=b"}
+    with pytest.raises(ValueError, match="--seeds"):
+        parse_overrides(["seed=1"])
+    with pytest.raises(ValueError, match="not field=value"):
+        parse_overrides(["seed"])
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"titel": "x"}, "did you mean 'title'"),
+        ({"title": "x", "corpora": ["a"], "seeds": [1], "baseline": "b", "variants": {"a": {}}}, "baseline 'b'"),
+        ([1], "must hold"),
+    ],
+)
+def test_bad_experiment_files_are_refused(tmp_path, entry, message):
+    (tmp_path / "x.yaml").write_text(yaml.safe_dump(entry), encoding="utf-8")
+    with pytest.raises(ValueError, match=message):
+        load_experiments(tmp_path)
+
+
+def test_settings_refuse_an_unknown_preset():
+    with pytest.raises(ValueError, match="unknown preset 'papr'"):
+        settings_of({"preset": "papr"})
+
+
+# -- running -------------------------------------------------------------------------------------------------------
+
+
+def test_finished_runs_are_skipped_and_results_hold_no_words(mode, options):
+    runs = quickstart_runs(seeds=(1,))
+    summary = run_all(runs, options, say=lambda line: None)
+    assert len(summary.finished) == 2 and not summary.failed
+    again = run_all(runs, options, say=lambda line: None)
+    assert len(again.skipped) == 2 and not again.finished
+
+    result = load_results(options.results)[0].content
+    assert result["seed"] == 1 and result["commit"] == "abc" and result["train_seconds"] == 12.5
+    assert result["dev_history"] == [[1.0, 60.0], [2.0, 61.0]]
+    assert result["scores"]["dev"]["ner_micro_f1"] == 99.0
+    assert set(result["scores"]["test"]) == {
+        f"{view}_{average}_{measure}"
+        for view in ("ner", "re_strict", "re_boundaries")
+        for average in ("micro", "macro")
+        for measure in ("precision", "recall", "f1")
+    }
+    kept = gzip.decompress((load_results(options.results)[0].path.parent / result["predictions"]).read_bytes())
+    assert b"tokens" not in kept and b"0.98765," not in kept and b"0.98765}" in kept
+
+
+def test_a_failed_run_is_reported_and_tried_again(mode, options):
+    mode("fail")
+    lines = []
+    runs = quickstart_runs(seeds=(1,))[:1]
+    summary = run_all(runs, options, say=lines.append)
+    assert len(summary.failed) == 1 and not load_results(options.results)
+    assert "code 3" in lines[-1] and "fails as it was told" in lines[-1]
+    mode("ok")
+    assert len(run_all(runs, options, say=lines.append).finished) == 1
+    assert load_results(options.results)[0].content["attempts"] == 2
+
+
+def test_predictions_of_another_run_are_refused(mode, options):
+    mode("wrong")
+    lines = []
+    summary = run_all(quickstart_runs(seeds=(1,))[:1], options, say=lines.append)
+    assert len(summary.failed) == 1 and "but the run reported" in lines[-1]
+
+
+def test_a_killed_driver_leaves_no_half_result_and_the_run_goes_on(mode, options, tmp_path):
+    mode("hang")
+    command = [
+        sys.executable, "-c",
+        "import pickle, sys; sys.path.insert(0, sys.argv[1])\n"
+        "from benchmarks.runner import run_all\n"
+        "run_all(*pickle.load(sys.stdin.buffer))",
+        str(ROOT),
+    ]  # fmt: skip
+    run = quickstart_runs(seeds=(1,))[0]
+    driver = subprocess.Popen(command, stdin=subprocess.PIPE)
+    driver.stdin.write(pickle.dumps(([run], options)))
+    driver.stdin.close()
+    work = options.work / run.path.with_suffix("")
+    try:
+        for _ in range(600):
+            if (work / "hanging").is_file() and (work / "hanging").read_text():
+                break
+            time.sleep(0.1)
+        training = int((work / "hanging").read_text())
+        driver.kill()
+        driver.wait()
+        mode("ok")
+        # the training outlived its driver and still holds the run
+        assert run_all([run], options, say=lambda line: None).locked == [run.id]
+        os.kill(training, signal.SIGKILL)
+        for _ in range(100):
+            if not run_all([run], options, say=lambda line: None).locked:
+                break
+            time.sleep(0.05)
+    finally:
+        driver.kill()
+    assert (work / "calls").read_text().splitlines() == ["hang resume=true found=False", "ok resume=true found=True"]
+    assert len(load_results(options.results)) == 1
+
+
+def test_dry_run_starts_nothing(tmp_path, capsys):
+    arguments = ["run", "table4", "--corpora", "quickstart", "--seeds", "1", "--dry-run", "--results", str(tmp_path)]
+    assert tables.main([*arguments, "--work", str(tmp_path / "work")]) == 0
+    printed = capsys.readouterr().out
+    assert "2 runs, 0 finished, 2 to do" in printed and "--resume_from_checkpoint true" in printed
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_unknown_names_are_refused_before_any_run(tmp_path, capsys):
+    place = ["--results", str(tmp_path), "--work", str(tmp_path)]
+    assert tables.main(["run", "tabel4", *place]) == 2
+    assert tables.main(["run", "table4", "--variants", "Spert", *place]) == 2
+    assert tables.main(["run", "table4", "--set", "learning_rat=1", "--dry-run", *place]) == 2
+    errors = capsys.readouterr().err
+    assert "no experiment 'tabel4'" in errors and "no variant 'Spert'" in errors
+    assert "did you mean 'learning_rate'" in errors
+
+
+def test_a_foreign_training_is_adopted_as_the_run_that_it_is(mode, options, tmp_path):
+    run = quickstart_runs(seeds=(5,))[0]
+    config = tmp_path / "config.yaml"
+    config.write_text(yaml.safe_dump(run.fields), encoding="utf-8")
+    output = tmp_path / "foreign" / "output"
+    subprocess.run(
+        [sys.executable, FAKE, config, "--output_dir", output, "--resume_from_checkpoint", "true"], check=True
+    )
+    place = ["--results", str(options.results)]
+    assert tables.main(["adopt", str(output), "--corpus", "quickstart", *place]) == 0
+    assert [result.content["id"] for result in load_results(options.results)] == [run.id]
+    assert tables.main(["adopt", str(output), "--corpus", "conll04", *place]) == 2
+
+
+# -- report --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """Results of both models of Table 4 with three seeds."""
+    folder = tmp_path_factory.mktemp("finished")
+    (folder / "mode").write_text("ok")
+    before = os.environ.get("FAKE_TRAIN_MODE")
+    os.environ["FAKE_TRAIN_MODE"] = str(folder / "mode")
+    try:
+        options = RunOptions(results=folder / "results", work=folder / "work", jobs=3, script=FAKE)
+        assert len(run_all(quickstart_runs(), options, say=lambda line: None).finished) == 6
+    finally:
+        if before is None:
+            del os.environ["FAKE_TRAIN_MODE"]
+        else:
+            os.environ["FAKE_TRAIN_MODE"] = before
+    return folder / "results"
+
+
+def test_the_page_is_the_same_bytes_every_time(finished, tmp_path):
+    pages = []
+    for name in ("one", "two"):
+        output = tmp_path / name / "results.md"
+        call = ["report", "--results", str(finished), "--output", str(output), "--csv", str(output.parent / "r.csv")]
+        assert tables.main(call) == 0
+        assert tables.main([*call, "--check"]) == 0
+        pages.append({path.relative_to(output.parent): path.read_bytes() for path in output.parent.rglob("*.*")})
+    assert pages[0] == pages[1]
+    assert {path.suffix for path in pages[0]} == {".md", ".csv", ".svg"}
+    output.write_text("something else", encoding="utf-8")
+    assert tables.main([*call, "--check"]) == 1
+    assert output.read_text(encoding="utf-8") == "something else"
+
+
+def test_the_committed_page_is_what_the_committed_results_give():
+    if not tables.PAGE.is_file():
+        pytest.skip("no results yet")
+    assert tables.main(["report", "--check"]) == 0
+
+
+def test_the_page_holds_means_spreads_and_tests(finished, tmp_path):
+    scores = {}
+    for result in load_results(finished):
+        is_spert = result.content["settings"].get("span_classifier") == "linear"
+        scores.setdefault(is_spert, []).append((result.content["seed"], result.score("re_strict_micro_f1")))
+    spert, ours = ([value for _, value in sorted(scores[key])] for key in (True, False))
+    mean, std = mean_and_std(ours)
+    difference = mean - mean_and_std(spert)[0]
+    assert difference > 5
+    output = tmp_path / "results.md"
+    assert tables.main(["report", "--results", str(finished), "--output", str(output), "--no-plots"]) == 0
+    page = output.read_text(encoding="utf-8")
+    p = paired_t_test(ours, spert)
+    assert f"| ASpERT | {mean:.2f} ± {std:.2f} | {difference:+.2f} | {p:.3f} |" in page
+    assert "seeds 1, 2, 3. Spread and test over: seed." in page
+    assert "6 runs" in page and ".svg" not in page
+    rows = (line for line in page.splitlines() if line.startswith("| RE strict micro F1 | SpERT"))
+    assert next(rows).count("|") == 8
+
+
+def test_the_paper_stands_beside_ours(finished, tmp_path):
+    for path in finished.rglob("*.json"):
+        content = json.loads(path.read_text(encoding="utf-8"))
+        content["corpus"], content["id"] = "conll04", content["id"][::-1]
+        (tmp_path / path.name).write_text(json.dumps(content), encoding="utf-8")
+        kept = path.parent / content["predictions"]
+        (tmp_path / kept.name).write_bytes(kept.read_bytes())
+    output = tmp_path / "page" / "results.md"
+    assert tables.main(["report", "--results", str(tmp_path), "--output", str(output), "--no-plots"]) == 0
+    page = output.read_text(encoding="utf-8")
+    row = next(line for line in page.splitlines() if line.startswith("|  | ASpERT") and line.endswith("| 71.66 | +1.25 |"))
+    assert row
+    assert "CoNLL04 (train), tiny" in page
+
+
+def test_a_table_without_all_runs_says_so(finished, tmp_path):
+    for path in finished.rglob("*.json"):
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content["seed"] == 2 and "span_classifier" not in content["settings"]:
+            continue
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+        (tmp_path / content["predictions"]).write_bytes((path.parent / content["predictions"]).read_bytes())
+    output = tmp_path / "page" / "results.md"
+    assert tables.main(["report", "--results", str(tmp_path), "--output", str(output), "--no-plots"]) == 0
+    assert "Not complete: ASpERT lacks 1 of 3 runs." in output.read_text(encoding="utf-8")
+
+
+def test_two_results_of_one_run_are_refused(finished, tmp_path, capsys):
+    path = next(finished.rglob("*.json"))
+    for name in ("a.json", "b.json"):
+        (tmp_path / name).write_bytes(path.read_bytes())
+    assert tables.main(["report", "--results", str(tmp_path), "--output", str(tmp_path / "x.md")]) == 2
+    assert "results of the same run" in capsys.readouterr().err
+
+
+def test_an_empty_folder_gives_a_page(tmp_path):
+    output = tmp_path / "results.md"
+    assert tables.main(["report", "--results", str(tmp_path), "--output", str(output)]) == 0
+    assert "None yet." in output.read_text(encoding="utf-8")
+
+
+def test_folds_are_averaged_before_seeds_are_compared(tmp_path):
+    """ADE: two seeds on two folds; the units are the seeds, each the mean of its folds."""
+    corpus = load_corpora()["ade"]
+    values = {("spert", 1): (80.0, 82.0), ("spert", 2): (81.0, 83.0), ("paper", 1): (83.0, 85.0), ("paper", 2): (82.0, 84.0)}
+    for (preset, seed), folds in values.items():
+        for fold, value in zip(("split_0", "split_1"), folds):
+            run = make_run(corpus, {"preset": preset}, seed, fold)
+            content = {
+                "kind": "aspert training run", "format": 1, "id": run.id, "corpus": "ade", "fold": fold, "seed": seed,
+                "settings": run.settings, "scores": {"test": {"ner_macro_f1": value, "re_strict_macro_f1": value}},
+            }  # fmt: skip
+            (tmp_path / run.path.name).write_text(json.dumps(content), encoding="utf-8")
+    output = tmp_path / "results.md"
+    assert tables.main(["report", "--results", str(tmp_path), "--output", str(output), "--no-plots"]) == 0
+    page = output.read_text(encoding="utf-8")
+    # SpERT: seeds 81 and 82; ASpERT: 84 and 83; differences 3 and 1: t = 2, p = 1 - 2 atan(2) / pi = 0.295
+    assert "| NER macro F1 | SpERT | 81.50 ± 0.71 |" in page
+    assert "|  | ASpERT | 83.50 ± 0.71 | +2.00 | 0.295 |" in page
+    assert "2 of 10 folds" in page and "seed (mean of 2 folds)" in page
+
+
+def test_experiments_folder_is_the_documented_one():
+    assert FOLDER == ROOT / "configuration" / "experiments"

@@ -1,0 +1,262 @@
+"""Algorithms 1 and 2 against loops over tokens: values and gradients, every switch, padding with garbage and NaN."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+import reference
+import tiny
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from modeling_aspert import attention_contribution
+from modeling_aspert.attention_contribution import attentional_contribution, gate
+from modeling_aspert.configuration_aspert import (
+    CONTRIBUTION_DIRECTIONS,
+    CONTRIBUTION_POOLINGS,
+    CONTRIBUTION_SCOPES,
+)
+
+SWITCHES = list(
+    itertools.product(CONTRIBUTION_POOLINGS, CONTRIBUTION_SCOPES, CONTRIBUTION_DIRECTIONS, (True, False))
+)
+THRESHOLDS = (0.0, 0.2, 0.5)
+LAYERS, HEADS = 2, 3
+
+
+def masks(length: int, real: int, specials: int) -> tuple[list[int], list[int]]:
+    """Attention mask and special tokens mask: one special token first, one last among the real ones."""
+    special = [0] * length
+    if specials >= 1:
+        special[0] = 1
+    if specials >= 2:
+        special[real - 1] = 1
+    special[real:] = [1] * (length - real)
+    return [1] * real + [0] * (length - real), special
+
+
+def compare(length: int, reals: list[int], specials: int, seed: int, spans: list[list[tuple[int, int]]], **switches):
+    """Ours in fp32 and the loops in fp64, on the same fp32 attention."""
+    generator = np.random.default_rng(seed)
+    batch = [tiny.random_attention(generator, LAYERS * HEADS, length, real).float() for real in reals]
+    stacked = torch.stack(batch)
+    layers = [stacked[:, layer * HEADS : (layer + 1) * HEADS].clone().requires_grad_() for layer in range(LAYERS)]
+    both_masks = [masks(length, real, specials) for real in reals]
+    result = attentional_contribution(
+        layers,
+        torch.tensor(spans),
+        torch.tensor([mask for mask, _ in both_masks]),
+        torch.tensor([special for _, special in both_masks]),
+        **switches,
+    )
+    size = LAYERS * HEADS * (2 if switches["direction"] == "both" else 1)
+    assert result.shape == (len(reals), len(spans[0]), size)
+    assert result.dtype == torch.float32
+    weights = torch.from_numpy(generator.normal(size=result.shape)).float()
+    (result * weights).sum().backward()
+
+    for row, (mask, special) in enumerate(both_masks):
+        slow = batch[row].double().requires_grad_()
+        expected = torch.stack([reference.contribution(slow, span, mask, special, **switches) for span in spans[row]])
+        torch.testing.assert_close(result[row].double(), expected, rtol=1e-5, atol=2e-6)
+        ours = torch.cat([layer.grad[row] for layer in layers])
+        if expected.requires_grad:
+            (expected * weights[row].double()).sum().backward()
+            torch.testing.assert_close(ours.double(), slow.grad, rtol=1e-5, atol=2e-6)
+        else:
+            assert not ours.any()
+        assert not ours[:, reals[row] :].any()
+        assert not ours[:, :, reals[row] :].any()
+
+
+@pytest.mark.parametrize(("pooling", "scope", "direction", "special_tokens"), SWITCHES)
+def test_every_switch(pooling, scope, direction, special_tokens):
+    """Two sentences, one padded; single words, borders, a wide span, the whole sentence."""
+    spans = [[(1, 2), (1, 4), (10, 11), (2, 9), (1, 11)], [(1, 2), (5, 6), (1, 6), (3, 5), (2, 4)]]
+    for threshold in THRESHOLDS:
+        compare(
+            12,
+            [12, 7],
+            specials=2,
+            seed=7,
+            spans=spans,
+            threshold=threshold,
+            pooling=pooling,
+            scope=scope,
+            direction=direction,
+            special_tokens=special_tokens,
+        )
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(st.data())
+def test_any_length(data):
+    """1 to 40 sub-words, with and without special tokens; O may be empty."""
+    length = data.draw(st.integers(1, 40), "length")
+    reals = [data.draw(st.integers(1, length), "real"), length]
+    specials = data.draw(st.integers(0, 2), "specials")
+    specials = min(specials, min(reals) - 1)
+    spans = []
+    for real in reals:
+        first, last = min(specials, 1), real - max(specials - 1, 0)
+        row = []
+        for _ in range(2):
+            start = data.draw(st.integers(first, last - 1), "start")
+            row.append((start, data.draw(st.integers(start + 1, last), "end")))
+        spans.append(row)
+    compare(
+        length,
+        reals,
+        specials,
+        seed=data.draw(st.integers(0, 10**6), "seed"),
+        spans=spans,
+        threshold=data.draw(st.sampled_from((0.0, 0.1, 0.5, 0.9)), "threshold"),
+        pooling=data.draw(st.sampled_from(CONTRIBUTION_POOLINGS), "pooling"),
+        scope=data.draw(st.sampled_from(CONTRIBUTION_SCOPES), "scope"),
+        direction=data.draw(st.sampled_from(CONTRIBUTION_DIRECTIONS), "direction"),
+        special_tokens=data.draw(st.booleans(), "special_tokens"),
+    )
+
+
+# one head, four tokens: [CLS], a, b, [SEP]; rows sum to 1
+HAND = torch.tensor(
+    [
+        [0.70, 0.10, 0.10, 0.10],
+        [0.05, 0.05, 0.85, 0.05],
+        [0.60, 0.20, 0.10, 0.10],
+        [0.10, 0.10, 0.10, 0.70],
+    ]
+)
+
+
+@pytest.mark.parametrize(
+    ("span", "switches", "expected"),
+    [
+        # row a passes only at b; O = {[CLS], b, [SEP]}
+        ((1, 2), {}, 0.85 / 3),
+        ((1, 2), {"pooling": "sum"}, 0.85),
+        ((1, 2), {"scope": "sentence"}, 0.85 / 4),
+        ((1, 2), {"scope": "span"}, 0.0),
+        ((1, 2), {"special_tokens": False}, 0.85),
+        ((1, 2), {"threshold": 0.0}, 0.95 / 3),
+        ((1, 2), {"threshold": 0.85}, 0.0),
+        ((1, 2), {"direction": "to_span"}, 0.0),
+        ((1, 2), {"direction": "to_span", "threshold": 0.0}, (0.1 + 0.2 + 0.1) / 3),
+        ((2, 3), {"direction": "to_span"}, 0.85 / 3),
+        # a and b together: only b -> [CLS] leaves the span; |s| * |O| = 2 * 2
+        ((1, 3), {}, 0.60 / 4),
+        ((1, 3), {"pooling": "max"}, 0.60),
+        ((1, 3), {"scope": "sentence"}, (0.85 + 0.60) / 8),
+        ((1, 3), {"scope": "span"}, 0.85 / 4),
+        ((1, 3), {"scope": "span", "pooling": "max"}, 0.85),
+        # nothing is left outside: 0
+        ((1, 3), {"special_tokens": False}, 0.0),
+        ((1, 3), {"special_tokens": False, "pooling": "max"}, 0.0),
+    ],
+)
+def test_by_hand(span, switches, expected):
+    result = attentional_contribution(
+        [HAND[None, None]], torch.tensor([[span]]), torch.ones(1, 4), torch.tensor([[1, 0, 0, 1]]), **switches
+    )
+    assert result.shape == (1, 1, 1)
+    assert result.item() == pytest.approx(expected, abs=1e-7)
+
+
+def test_defaults_are_the_papers():
+    """theta 0.5, mean, context, queries in the span, special tokens count."""
+    arguments = ([HAND[None, None]], torch.tensor([[(1, 3)]]), torch.ones(1, 4))
+    explicit = attentional_contribution(
+        *arguments, threshold=0.5, pooling="mean", scope="context", direction="from_span", special_tokens=True
+    )
+    assert torch.equal(attentional_contribution(*arguments), explicit)
+
+
+def test_gate_is_strict_and_a_constant():
+    attention = torch.tensor([[[[0.5, 0.51], [0.49, 0.0]]]], requires_grad=True)
+    gated = gate(attention, 0.5, torch.ones(1, 1, 2, 2, dtype=torch.bool))
+    assert gated[0, 0].tolist() == [[0.0, pytest.approx(0.51)], [0.0, 0.0]]
+    gated.sum().backward()
+    assert attention.grad[0, 0].tolist() == [[0.0, 1.0], [0.0, 0.0]]
+
+
+def test_channels_are_layer_by_layer():
+    """c = layer * H + head, first layer first; "both" is from_span then to_span."""
+    generator = np.random.default_rng(0)
+    layers = [tiny.random_attention(generator, 2, 6, 6).float()[None] for _ in range(3)]
+    arguments = (torch.tensor([[(2, 4)]]), torch.ones(1, 6))
+    both = attentional_contribution(layers, *arguments, threshold=0.0, direction="both")[0, 0]
+    for layer, head in itertools.product(range(3), range(2)):
+        alone = [layers[layer][:, head : head + 1]]
+        for side, direction in enumerate(("from_span", "to_span")):
+            expected = attentional_contribution(alone, *arguments, threshold=0.0, direction=direction).item()
+            assert both[side * 6 + layer * 2 + head].item() == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize(("pooling", "scope"), list(itertools.product(CONTRIBUTION_POOLINGS, CONTRIBUTION_SCOPES)))
+def test_layer_by_layer_is_the_same_as_all_at_once(monkeypatch, pooling, scope):
+    """Large batches are worked on one layer at a time: a matter of memory, not of values."""
+    generator = np.random.default_rng(1)
+    layers = [torch.stack([tiny.random_attention(generator, 2, 9, 9).float()]) for _ in range(3)]
+    arguments = (layers, torch.tensor([[(1, 3), (4, 9)]]), torch.ones(1, 9))
+    switches = {"threshold": 0.2, "pooling": pooling, "scope": scope, "direction": "both"}
+    together = attentional_contribution(*arguments, **switches)
+    monkeypatch.setattr(attention_contribution, "_GROUP_VALUES", 0)
+    torch.testing.assert_close(attentional_contribution(*arguments, **switches), together, rtol=0, atol=1e-6)
+
+
+def test_special_tokens_off_needs_their_mask():
+    with pytest.raises(ValueError, match="special_tokens_mask"):
+        attentional_contribution([HAND[None, None]], torch.tensor([[(1, 2)]]), torch.ones(1, 4), special_tokens=False)
+
+
+def test_half_precision_attention_is_worked_on_in_fp32():
+    """Equal to the fp32 result on the rounded attention, to the last bit; the gradient returns in bf16."""
+    generator = np.random.default_rng(2)
+    attention = torch.stack([tiny.random_attention(generator, 4, 30, 30)]).to(torch.bfloat16).requires_grad_()
+    spans, mask = torch.tensor([[(1, 5), (7, 29)]]), torch.ones(1, 30)
+    result = attentional_contribution([attention], spans, mask, pooling="sum")
+    assert result.dtype == torch.float32
+    assert torch.equal(result, attentional_contribution([attention.detach().float()], spans, mask, pooling="sum"))
+    result.sum().backward()
+    assert attention.grad.dtype == torch.bfloat16
+    assert attention.grad.any()
+
+
+@pytest.mark.parametrize("scope", CONTRIBUTION_SCOPES)
+@pytest.mark.parametrize("threshold", [0.0, 0.5])
+def test_accuracy_at_512(scope, threshold):
+    """Sums over 512 sub-words from fp32 prefix sums are within 5e-4 of fp64, and a mean within 1e-6 of a sum's share."""
+    generator = np.random.default_rng(3)
+    attention = tiny.random_attention(generator, 3, 512, 512, sharpness=4.0).float()
+    spans = [(1, 2), (1, 11), (255, 260), (505, 511), (1, 511), (510, 511), (0, 512), (0, 1), (400, 410)]
+    result = attentional_contribution(
+        [attention[None]], torch.tensor([spans]), torch.ones(1, 512), threshold=threshold, pooling="sum", scope=scope
+    )[0]
+    gated = torch.where(attention > threshold, attention, 0.0).double()
+    for row, (start, end) in zip(result.double(), spans):
+        strip, block = gated[:, start:end].sum((1, 2)), gated[:, start:end, start:end].sum((1, 2))
+        expected = {"context": strip - block, "sentence": strip, "span": block}[scope]
+        assert (row - expected).abs().max() < 5e-4
+        assert (row >= 0).all()
+
+
+def test_untouched_inputs():
+    """The model's attentions are not written to."""
+    attention = torch.stack([tiny.random_attention(np.random.default_rng(4), 2, 8, 8).float()])
+    before = attention.clone()
+    for pooling, scope, direction, _ in SWITCHES:
+        attentional_contribution(
+            [attention], torch.tensor([[(1, 3)]]), torch.ones(1, 8), pooling=pooling, scope=scope, direction=direction
+        )
+    assert torch.equal(attention, before)
+
+
+def test_no_spans():
+    for pooling, scope in itertools.product(CONTRIBUTION_POOLINGS, CONTRIBUTION_SCOPES):
+        result = attentional_contribution(
+            [HAND[None, None]], torch.zeros(1, 0, 2, dtype=torch.long), torch.ones(1, 4), pooling=pooling, scope=scope
+        )
+        assert result.shape == (1, 0, 1)

@@ -1,0 +1,165 @@
+"""AspertConfig: the paper's defaults, refusal of wrong values, and what is saved."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import tiny
+from transformers import AutoConfig, BertConfig
+
+from modeling_aspert import AspertConfig
+
+
+def test_defaults_are_the_papers_model():
+    """Table 3 and Section 4: MLP of 784, width embedding of 25, theta 0.5, alpha 0.4, dropout 0.1, lambda 1."""
+    config = AspertConfig()
+    assert config.attentional_contribution is True
+    assert (config.contribution_threshold, config.contribution_pooling) == (0.5, "mean")
+    assert (config.contribution_scope, config.contribution_direction) == ("context", "from_span")
+    assert config.contribution_special_tokens is True
+    assert config.relation_contribution is True
+    assert (config.span_classifier, config.span_classifier_size) == ("mlp", 784)
+    assert (config.width_embedding, config.width_embedding_size) == (True, 25)
+    assert (config.classifier_dropout, config.mlp_dropout) == (0.1, 0.1)
+    assert (config.relation_none_class, config.relation_threshold) == (False, 0.4)
+    assert (config.span_loss_weight, config.max_span_width, config.initializer_range) == (1.0, 10, 0.02)
+
+
+def test_presets():
+    types = {"entity_types": ["a"], "relation_types": ["r"]}
+    paper, spert, prime = (AspertConfig.from_preset(name, **types) for name in ("paper", "spert", "spert_prime"))
+    assert paper.to_dict() == AspertConfig(**types).to_dict()
+    assert (spert.attentional_contribution, spert.span_classifier, spert.width_embedding) == (False, "linear", True)
+    assert spert.relation_none_class is False
+    assert (prime.attentional_contribution, prime.span_classifier, prime.width_embedding) == (False, "linear", False)
+    assert AspertConfig.from_preset("spert", span_classifier="mlp").span_classifier == "mlp"
+    with pytest.raises(ValueError, match="unknown preset 'bert'.*paper, spert, spert_prime"):
+        AspertConfig.from_preset("bert")
+
+
+def test_sizes():
+    """144 channels for 12 layers of 12 heads (Section 4.2); twice for both directions; none where it is off."""
+    base = BertConfig()
+    assert AspertConfig(base).num_attention_channels == 144
+    assert AspertConfig(base).contribution_size == 144
+    assert AspertConfig(base, contribution_direction="both").contribution_size == 288
+    assert AspertConfig(base, attentional_contribution=False).contribution_size == 0
+    assert AspertConfig(base, relation_types=["r", "q"]).num_relation_outputs == 2
+    assert AspertConfig(base, relation_types=["r", "q"], relation_none_class=True).num_relation_outputs == 3
+
+
+def test_labels():
+    config = AspertConfig(entity_types=["Loc", "Org"], relation_types=["a", "b", "c"], symmetric_relations=["c", "a"])
+    assert config.symmetric_flags == [True, False, True]
+    assert config.id2label == {0: "none", 1: "Loc", 2: "Org"}
+    assert config.label2id == {"none": 0, "Loc": 1, "Org": 2}
+    assert config.num_labels == 3
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("contribution_threshold", 1.0),
+        ("contribution_threshold", -0.1),
+        ("contribution_threshold", float("nan")),
+        ("contribution_threshold", True),
+        ("contribution_pooling", "avg"),
+        ("contribution_scope", "sentences"),
+        ("contribution_direction", "from"),
+        ("contribution_special_tokens", "no"),
+        ("attentional_contribution", 1),
+        ("relation_contribution", None),
+        ("span_classifier", "MLP"),
+        ("span_classifier_size", 0),
+        ("width_embedding", "false"),
+        ("width_embedding_size", 2.5),
+        ("classifier_dropout", 1.0),
+        ("mlp_dropout", -1),
+        ("relation_none_class", 0),
+        ("relation_threshold", 1.5),
+        ("span_loss_weight", -1),
+        ("span_loss_weight", float("inf")),
+        ("max_span_width", 0),
+        ("max_span_width", True),
+        ("entity_types", ["Loc", "Loc"]),
+        ("entity_types", ["none"]),
+        ("entity_types", [""]),
+        ("entity_types", [3]),
+        ("relation_types", ["r", "r"]),
+        ("symmetric_relations", ["unknown"]),
+    ],
+)
+def test_wrong_values_are_refused_with_field_and_value(field, value):
+    with pytest.raises(ValueError) as caught:
+        AspertConfig(**{field: value})
+    message = str(caught.value)
+    assert f"AspertConfig.{field}" in message
+    assert repr(value) in message
+    assert "must be" in message
+
+
+@pytest.mark.parametrize("threshold", [0, 0.0, 0.999])
+def test_thresholds_at_the_edge(threshold):
+    assert AspertConfig(contribution_threshold=threshold, relation_threshold=threshold).contribution_threshold == threshold
+
+
+def test_misspelt_fields_are_refused():
+    with pytest.raises(ValueError, match="'relation_treshold'.*'relation_threshold'"):
+        AspertConfig(relation_treshold=0.3)
+    with pytest.raises(ValueError, match="did you mean 'contribution_pooling'"):
+        AspertConfig(contribution_poling="max")
+
+
+@pytest.mark.parametrize("family", list(tiny.FAMILIES))
+def test_save_and_load(tmp_path, family):
+    config = tiny.make_config(
+        family,
+        contribution_scope="span",
+        contribution_pooling="max",
+        contribution_direction="both",
+        contribution_threshold=0.25,
+        contribution_special_tokens=False,
+        relation_contribution=False,
+        relation_none_class=True,
+        relation_threshold=0.3,
+        span_loss_weight=2.5,
+        max_span_width=7,
+    )
+    config.save_pretrained(tmp_path)
+    for loaded in (AspertConfig.from_pretrained(tmp_path), AutoConfig.from_pretrained(tmp_path)):
+        assert type(loaded) is AspertConfig
+        assert type(loaded.encoder_config) is type(config.encoder_config)
+        # where it was loaded from is not a part of it
+        assert {**loaded.to_dict(), "_name_or_path": ""} == config.to_dict()
+        assert loaded.contribution_size == 2 * tiny.LAYERS * tiny.HEADS
+
+
+def test_stored_label_count_does_not_win(tmp_path):
+    """Labels edited in config.json: id2label follows them."""
+    AspertConfig(entity_types=["a", "b"]).save_pretrained(tmp_path)
+    file = tmp_path / "config.json"
+    stored = json.loads(file.read_text())
+    stored["entity_types"] = ["a", "b", "c"]
+    file.write_text(json.dumps(stored))
+    assert AspertConfig.from_pretrained(tmp_path).id2label == {0: "none", 1: "a", 2: "b", 3: "c"}
+
+
+@pytest.mark.parametrize("as_dict", [True, False])
+def test_remote_code_is_stripped_from_the_encoder(tmp_path, as_dict):
+    """A saved model names no code of the encoder's that would run when it is loaded."""
+    evil = {"auto_map": {"AutoModel": "evil.Model"}, "trust_remote_code": True}
+    encoder_config = tiny.make_encoder_config(**evil)
+    config = AspertConfig(encoder_config.to_dict() if as_dict else encoder_config)
+    config.save_pretrained(tmp_path)
+    stored = json.loads((tmp_path / "config.json").read_text())["encoder_config"]
+    assert not {"auto_map", "trust_remote_code"} & set(stored)
+    stored_evil = {**stored, **evil}
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "aspert", "encoder_config": stored_evil}))
+    loaded = AspertConfig.from_pretrained(tmp_path)
+    assert not {"auto_map", "trust_remote_code"} & set(loaded.encoder_config.to_dict())
+
+
+def test_encoder_without_a_model_type():
+    with pytest.raises(ValueError, match="model_type"):
+        AspertConfig({"hidden_size": 32})

@@ -1,0 +1,385 @@
+"""streaming.py: inputs of all kinds, their errors, constant memory, and an output that survives kills."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from modeling_aspert import streaming
+from modeling_aspert.streaming import InputError, InputRecord, ResumableJsonlWriter, describe_inputs, read_inputs
+
+# inputs
+
+
+def texts_of(*paths, **options) -> list:
+    return [record.text if record.tokens is None else record.tokens for record in read_inputs(paths, **options)]
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(name: str, content: str | bytes):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        content = content.encode("utf-8") if isinstance(content, str) else content
+        path.write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+        return path
+
+    return write
+
+
+def test_text_lines(write):
+    path = write("a.txt", "\ufeffeins\r\n\n  drei\u2028\x85\x0c \rvier\nfünf")
+    assert list(read_inputs([path])) == [
+        InputRecord(0, "eins", None, str(path), 1),
+        InputRecord(1, "", None, str(path), 2),
+        InputRecord(2, "  drei\u2028\x85\x0c \rvier", None, str(path), 3),
+        InputRecord(3, "fünf", None, str(path), 4),
+    ]
+    assert texts_of(write("b", "one\n"), write("c.txt.gz", "two\nthree\n")) == ["one", "two", "three"]
+    assert texts_of(write("empty.txt", "")) == []
+    assert texts_of(str(path)) == texts_of(path)
+    assert [record.text for record in read_inputs(path)][3] == "fünf"
+
+
+def test_folder(write, tmp_path):
+    write("folder/b.txt", "zwei\r\nZeilen\n")
+    write("folder/a.x.TXT.gz", "\ufeffeins")
+    write("folder/b.ann", "T1")
+    assert list(read_inputs([tmp_path / "folder"])) == [
+        InputRecord("a.x", "eins", None, str(tmp_path / "folder" / "a.x.TXT.gz"), None),
+        InputRecord("b", "zwei\r\nZeilen\n", None, str(tmp_path / "folder" / "b.txt"), None),
+    ]
+
+
+def test_standard_input(monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"eins\nzwei")))
+    assert list(read_inputs(["-"])) == [InputRecord(0, "eins", None, "-", 1), InputRecord(1, "zwei", None, "-", 2)]
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b'{"text": "eins"}\n')))
+    assert texts_of("-", format="jsonl") == ["eins"]
+
+
+def test_json_lines(write):
+    lines = [
+        '{"text": "a", "id": "x"}',
+        "",
+        '{"tokens": ["b", "c"], "orig_id": 7}',
+        '{"text": "lone \\ud83d", "id": null}',
+    ]
+    path = write("a.jsonl", "\n".join(lines))
+    assert list(read_inputs([path])) == [
+        InputRecord("x", "a", None, str(path), 1),
+        InputRecord(7, None, ["b", "c"], str(path), 3),
+        InputRecord(2, "lone \ud83d", None, str(path), 4),
+    ]
+    assert texts_of(write("b.ndjson.gz", '{"body": "x", "text": "y"}'), column="body") == ["x"]
+
+
+def test_json_list(write, corpora):
+    path = write("a.json", '\ufeff[{"tokens": ["a"], "entities": [], "relations": [], "orig_id": 5}, {"text": "b"}]')
+    assert list(read_inputs([path])) == [
+        InputRecord(5, None, ["a"], str(path), 1),
+        InputRecord(1, "b", None, str(path), 2),
+    ]
+    assert len(texts_of(corpora / "conll04" / "conll04_test.json")) == 288
+
+
+def test_tables(write):
+    path = write("a.csv", '\ufeffid,body\r\nx,"a ""b""\r\nc, d"\r\n\r\n,=1\r\n')
+    assert list(read_inputs([path], column="body")) == [
+        InputRecord("x", 'a "b"\r\nc, d', None, str(path), 2),
+        InputRecord(1, "=1", None, str(path), 5),
+    ]
+    assert texts_of(write("b.tsv.gz", "n\ttext\n1\ta, b\n")) == ["a, b"]
+    assert texts_of(write("c.csv", "only\nx\n" + "y" * 200_000)) == ["x", "y" * 200_000]
+
+
+def test_parquet(tmp_path):
+    table = pa.table({"id": [3, None], "body": ["a", None], "n": [1, 2]})
+    pq.write_table(table, tmp_path / "a.parquet")
+    path = str(tmp_path / "a.parquet")
+    assert list(read_inputs([path], column="body")) == [
+        InputRecord(3, "a", None, path, 1),
+        InputRecord(1, "", None, path, 2),
+    ]
+    dictionary = pa.table({"text": pa.array(["x", "x"]).dictionary_encode()})
+    pq.write_table(dictionary, path)
+    assert texts_of(path) == ["x", "x"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "options", "message"),
+    [
+        ("a.txt", b"good\nbad \xff", {}, "{}, line 2: byte 5 (0xff) is not UTF-8, convert the file to UTF-8"),
+        ("a.txt", "text".encode("utf-16"), {}, "{}, line 1: byte 1 (0xff) is not UTF-8"),
+        ("a.txt", b"x" * 101, {}, "{}, line 1: longer than 100 bytes, cut it into several records"),
+        ("a.jsonl", '{"text": "a"}\n{"text": ', {}, "{}, line 2: no JSON (Expecting value: line 1 column 10 (char 9))"),
+        ("a.jsonl", "[" * 90, {}, "{}, line 1: no JSON ("),
+        ("a.jsonl", '["a"]', {}, '{}, line 1: expected an object such as {{"text": "..."}}, found a list'),
+        ("a.jsonl", '{"body": "a", "x": 1}', {}, "{}, line 1: no field 'text', only 'body', 'x'"),
+        ("a.jsonl", '{"tokens": ["a"]}', {"column": "body"}, "{}, line 1: no field 'body', only 'tokens'"),
+        ("a.jsonl", '{"text": null}', {}, "{}, line 1: 'text' is null, give a string"),
+        ("a.jsonl", '{"tokens": "a b"}', {}, "{}, line 1: 'tokens' is a string, give a list of words"),
+        ("a.jsonl", '{"tokens": ["a", ""]}', {}, '{}, line 1: tokens[1] is "", give a word'),
+        ("a.jsonl", '{"text": "a", "id": true}', {}, "{}, line 1: the id is a boolean, give a string or an integer"),
+        ("a.json", '{"text": "a"}', {}, "{}: expected a list of records, found an object; name JSON lines *.jsonl"),
+        ("a.json", '[{"text": "a"}, 3]', {}, "{}, record 2: expected an object"),
+        ("a.json", "[", {}, "{}: no JSON (Expecting value: line 1 column 2 (char 1))"),
+        ("a.json", b"\xff", {}, "{}: no JSON ('utf-8' codec can't decode byte 0xff"),
+        ("a.csv", "a,b\n1,2\n", {}, "{}: no column 'text', choose the column of the texts; the columns are 'a', 'b'"),
+        ("a.csv", "a,b\n1,2\n", {"column": "c"}, "{}: no column 'c', choose the column of the texts; the columns are 'a'"),
+        ("a.csv", "text,text\n1,2\n", {}, "{}: several columns 'text', choose"),
+        ("a.csv", "text,b\n1,2\n\n1\n", {}, "{}, line 4: 1 fields, but the header has 2"),
+        ("a.csv", 'text\n"open\n\n', {}, "{}, line 2: no CSV (unexpected end of data)"),
+        ("a.csv", 'text\n"a"b\n', {}, "{}, line 2: no CSV ("),
+        ("a.csv", "", {}, "{}: empty, a table begins with a line of column names"),
+        ("a.parquet", "no parquet", {}, "{}: no Parquet that can be read ("),
+        ("a.xml", "<a/>", {"format": "xml"}, "unknown input format 'xml': choose one of text, jsonl, json, csv, tsv, parquet"),
+    ],
+)  # fmt: skip
+def test_errors(write, monkeypatch, name, content, options, message):
+    monkeypatch.setattr(streaming, "MAX_RECORD_BYTES", 100)
+    path = write(name, content)
+    with pytest.raises(InputError) as error:
+        list(read_inputs([path], **options))
+    assert str(error.value).startswith(message.format(path))
+    assert "\n" not in str(error.value)
+
+
+def test_unreadable_files(tmp_path, write):
+    with pytest.raises(InputError, match="missing.txt: no such file or folder"):
+        read_inputs([tmp_path / "missing.txt"])  # at once, not when it is its turn
+    with pytest.raises(InputError, match="the folder holds no .txt file"):
+        texts_of(tmp_path)
+    with pytest.raises(InputError, match="is a folder: as input it holds .txt files, not json"):
+        texts_of(tmp_path, format="json")
+    with pytest.raises(InputError, match="a.txt, line 3: byte 2 .0xfe. is not UTF-8"):
+        texts_of(write("folder/a.txt", b"\n\nx\xfe").parent)
+    with pytest.raises(InputError, match="line 1: no JSON"):
+        texts_of(write("a.txt", "{"), format="jsonl")
+    with pytest.raises(InputError, match="Parquet is read from an uncompressed file, not from a stream"):
+        texts_of("-", format="parquet")
+    write("plain", "text").rename(tmp_path / "plain.gz")
+    with pytest.raises(InputError, match="plain.gz: Not a gzipped file"):
+        texts_of(tmp_path / "plain.gz")
+    torn = write("torn.gz", "text")
+    torn.write_bytes(torn.read_bytes()[:-6])
+    with pytest.raises(InputError, match="torn.gz: .* ended before the end-of-stream marker"):
+        texts_of(torn)
+    pq.write_table(pa.table({"text": [1]}), tmp_path / "a.parquet")
+    with pytest.raises(InputError, match="column 'text' holds int64, not strings"):
+        texts_of(tmp_path / "a.parquet")
+
+
+@pytest.mark.parametrize("kind", ["txt", "txt.gz", "csv", "jsonl", "parquet"])
+def test_constant_memory(tmp_path, light_package, kind):
+    """40 MB of records: the highest memory grows by less than 12 MB (Parquet: one row group of 40 MB)."""
+    path = tmp_path / f"a.{kind}"
+    text = "The patient took the drug daily. " * 30
+    n_records = 40_000_000 // len(text)
+    if kind == "parquet":
+        rows = [f"{index} {text}" for index in range(n_records)]
+        pq.write_table(
+            pa.table({"text": rows}), path, row_group_size=n_records, compression="none", use_dictionary=False
+        )
+    else:
+        line = json.dumps({"text": text}) if kind == "jsonl" else text
+        with gzip.open(path, "wt", compresslevel=1) if kind.endswith("gz") else open(path, "w") as file:
+            file.write("text\n" if kind == "csv" else "")
+            for _ in range(n_records):
+                file.write(line + "\n")
+    script = """
+import resource, sys
+from modeling_aspert.streaming import read_inputs
+records = read_inputs([sys.argv[1]])
+for _ in range(2000):
+    next(records)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+n_records = 2000 + sum(1 for _ in records)
+print(n_records, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+    output = subprocess.check_output([sys.executable, "-c", script, path], cwd=light_package, text=True)
+    n_read, growth_kib = map(int, output.split())
+    assert n_read == n_records
+    assert growth_kib < 12_000
+
+
+# resumable output
+
+SETTINGS = {"inputs": [{"path": "a.txt", "size": 3}], "model": "m", "options": {"threshold": 0.4}}
+RECORDS = [{"id": index, "text": "é" * (index % 50), "entities": [], "relations": []} for index in range(300)]
+
+
+def lines_of(path) -> list:
+    return [json.loads(line) for line in path.read_bytes().split(b"\n")[:-1]]
+
+
+def test_resumable_output(tmp_path):
+    path = tmp_path / "new" / "out.jsonl"
+    with ResumableJsonlWriter(path, SETTINGS) as writer:
+        assert writer.completed == 0
+        for record in RECORDS[:3]:
+            writer.write(record)
+        assert not path.exists()
+    assert lines_of(path) == RECORDS[:3]
+    assert [file.name for file in path.parent.iterdir()] == ["out.jsonl"]
+
+
+def test_interrupt_keeps_what_was_done(tmp_path):
+    path = tmp_path / "out.jsonl"
+    with pytest.raises(KeyboardInterrupt), ResumableJsonlWriter(path, SETTINGS) as writer:
+        for record in RECORDS[:10]:
+            writer.write(record)
+        raise KeyboardInterrupt
+    assert not path.exists()
+    with ResumableJsonlWriter(path, SETTINGS) as writer:
+        assert writer.completed == 10
+        for record in RECORDS[10:20]:
+            writer.write(record)
+    assert lines_of(path) == RECORDS[:20]
+
+
+@pytest.mark.parametrize(("chunk", "kept"), [(1, 7), (4, 4), (8, 0)])
+@pytest.mark.parametrize("torn", [b"", b"{", b'{"id": 7, "text": "\xc3', b"\x00" * 5000])
+def test_torn_lines_are_cut_off(tmp_path, chunk, kept, torn):
+    path = tmp_path / "out.jsonl"
+    writer = ResumableJsonlWriter(path, SETTINGS)
+    for record in RECORDS[:7]:
+        writer.write(record)
+    writer.abort()
+    with open(tmp_path / "out.jsonl.partial", "ab") as file:
+        file.write(torn)
+    with ResumableJsonlWriter(path, SETTINGS, chunk=chunk) as writer:
+        assert writer.completed == kept
+        for record in RECORDS[kept:9]:
+            writer.write(record)
+    assert lines_of(path) == RECORDS[:9]
+
+
+def test_other_settings_are_refused(tmp_path):
+    path = tmp_path / "out.jsonl"
+    writer = ResumableJsonlWriter(path, SETTINGS)
+    writer.write(RECORDS[0])
+    writer.abort()
+    message = (
+        f'{path}.partial was begun with model "m", now it is "n": give the same settings, or delete {path}.partial'
+    )
+    with pytest.raises(ValueError, match=re.escape(message)):
+        ResumableJsonlWriter(path, {**SETTINGS, "model": "n"})
+    with pytest.raises(ValueError, match="was begun with language null, now it is"):
+        ResumableJsonlWriter(path, {**SETTINGS, "language": "de"})
+    settings_file = tmp_path / "out.jsonl.partial.json"
+    settings_file.rename(tmp_path / "moved")
+    with pytest.raises(ValueError, match="out.jsonl.partial.json: cannot be read"):
+        ResumableJsonlWriter(path, SETTINGS)
+    (tmp_path / "moved").rename(settings_file)
+    ResumableJsonlWriter(path, SETTINGS).close()
+    assert lines_of(path) == RECORDS[:1]
+
+
+def test_two_runs_at_once(tmp_path):
+    with ResumableJsonlWriter(tmp_path / "out.jsonl", SETTINGS) as writer:
+        writer.write(RECORDS[0])
+        with pytest.raises(ValueError, match="another run is writing it"):
+            ResumableJsonlWriter(tmp_path / "out.jsonl", SETTINGS)
+    assert lines_of(tmp_path / "out.jsonl") == RECORDS[:1]
+
+
+def test_full_disk_keeps_what_was_written(tmp_path, monkeypatch):
+    path = tmp_path / "out.jsonl"
+    with pytest.raises(OSError, match=r"No space left on device: '.*out.jsonl.partial'"):
+        with ResumableJsonlWriter(path, SETTINGS, sync_seconds=0) as writer:
+            for record in RECORDS[:5]:
+                writer.write(record)
+            with monkeypatch.context() as patch:
+                patch.setattr(os, "fsync", full_disk)
+                writer.write(RECORDS[5])
+    with ResumableJsonlWriter(path, SETTINGS) as writer:
+        for record in RECORDS[writer.completed :]:
+            writer.write(record)
+    assert lines_of(path) == RECORDS
+
+
+def full_disk(_):
+    raise OSError(28, "No space left on device")
+
+
+def test_describe_inputs(tmp_path):
+    (tmp_path / "a.txt").write_text("abc")
+    stat = (tmp_path / "a.txt").stat()
+    file = {"path": str(tmp_path / "a.txt"), "size": 3, "modified_ns": stat.st_mtime_ns}
+    assert describe_inputs([tmp_path, tmp_path / "a.txt", "-"]) == [
+        file,
+        file,
+        {"path": "-", "size": None, "modified_ns": None},
+    ]
+
+
+WORKER = """
+import itertools, sys, time
+from modeling_aspert.streaming import ResumableJsonlWriter, describe_inputs, read_inputs
+source, output = sys.argv[1:]
+with ResumableJsonlWriter(output, {"inputs": describe_inputs([source])}, sync_seconds=0.002) as writer:
+    for record in itertools.islice(read_inputs([source]), writer.completed, None):
+        time.sleep(0.0002)
+        writer.write({"id": record.id, "text": record.text, "entities": [], "relations": []})
+"""
+
+
+@pytest.mark.parametrize("n_kills", [20, pytest.param(50, marks=pytest.mark.slow)])
+def test_kills(tmp_path, light_package, n_kills):
+    """Killed at random moments and begun again, a run gives the bytes of a run without a break."""
+    source, output = tmp_path / "a.txt", tmp_path / "out.jsonl"
+    source.write_text(
+        "".join(f"record {index} {'é' * (index % 200)}\n" for index in range(150 * n_kills)), encoding="utf-8"
+    )
+    expected = "".join(
+        json.dumps({"id": record.id, "text": record.text, "entities": [], "relations": []}, ensure_ascii=False) + "\n"
+        for record in read_inputs([source])
+    )
+    rng = random.Random(n_kills)
+    partial = tmp_path / "out.jsonl.partial"
+    kills, sizes = 0, set()
+    while not output.exists():
+        process = subprocess.Popen([sys.executable, "-c", WORKER, source, output], cwd=light_package)
+        if kills < n_kills:
+            before = partial.stat().st_size if partial.exists() else -1
+            while process.poll() is None and (partial.stat().st_size if partial.exists() else -1) <= before:
+                time.sleep(0.001)
+            time.sleep(rng.uniform(0, 0.05))
+            process.send_signal(signal.SIGKILL)
+        killed = process.wait() == -signal.SIGKILL
+        assert killed or process.returncode == 0
+        kills += killed
+        if not output.exists():
+            sizes.add(partial.stat().st_size)
+    assert output.read_bytes() == expected.encode("utf-8")
+    assert kills == n_kills
+    assert len(sizes) > n_kills // 2
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["a.txt", "out.jsonl"]
+
+
+def test_killed_export_leaves_no_output(tmp_path, light_package):
+    script = (
+        "import itertools, sys\nfrom modeling_aspert.export import open_writer\n"
+        "with open_writer(sys.argv[1], 'json') as writer:\n"
+        "    for index in itertools.count():\n"
+        "        writer.write({'id': index, 'text': 'x', 'entities': [], 'relations': []})\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", script, tmp_path / "out.json"], cwd=light_package)
+    while not any(file.stat().st_size > 100_000 for file in tmp_path.iterdir()):
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    assert not (tmp_path / "out.json").exists()

