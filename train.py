@@ -32,6 +32,7 @@ from modeling_aspert import AspertConfig, AspertForJointExtraction, AspertProces
 from modeling_aspert import AspertTrainingArguments, JointExtractionDataset
 from modeling_aspert.encoders import resolve_encoder
 from modeling_aspert.files import write_text
+from modeling_aspert.record_writer import json_line
 from modeling_aspert.reports import write_evaluation, write_training_curves
 from modeling_aspert.scoring import format_scores
 
@@ -59,6 +60,10 @@ class DataArguments:
     )
     data_dir: str | None = field(
         default=None, metadata={"help": "Where the corpora lie. Default: $ASPERT_DATA, else they are downloaded."}
+    )
+    word_splitter: str | None = field(
+        default=None,
+        metadata={"help": "How the model will split raw text: rules, rules-split-hyphens or whitespace."},
     )
     max_train_samples: int | None = field(default=None, metadata={"help": "Train on the first so many sentences."})
 
@@ -161,6 +166,8 @@ def run(model_args: Any, data_args: DataArguments, args: AspertTrainingArguments
             **switches,
         )
         processor = AspertProcessor.from_encoder_pretrained(encoder)
+    if data_args.word_splitter is not None:
+        processor.word_splitter = data_args.word_splitter
     encoded = {name: JointExtractionDataset(split, processor, model.config) for name, split in data.items()}
     callbacks = []
     if args.early_stopping_patience is not None:
@@ -197,8 +204,8 @@ def run(model_args: Any, data_args: DataArguments, args: AspertTrainingArguments
         trainer.save_metrics("test", test_scores, combined=False)
         scores |= test_scores
         if trainer.is_world_process_zero():
-            lines = (json.dumps(record, ensure_ascii=False) + "\n" for record in trainer.predicted_records)
-            write_text(Path(args.output_dir) / "predictions_test.jsonl", "".join(lines))
+            lines = "".join(json_line(record) + "\n" for record in trainer.predicted_records)
+            write_text(Path(args.output_dir) / "predictions_test.jsonl", lines)
         _report(trainer, "test", encoded["test"])
     return scores
 

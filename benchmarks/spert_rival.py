@@ -178,15 +178,21 @@ class SpertRival:
         return work
 
     def _import(self, checkout: Path) -> None:
-        if not hasattr(transformers, "AdamW"):
-            transformers.AdamW = UnfusedAdamW
+        # transformers may have put another module in place of the one that was imported above
+        current = sys.modules["transformers"]
+        if not hasattr(current, "AdamW"):
+            current.AdamW = UnfusedAdamW
         sys.path.insert(0, str(checkout))
         try:
-            from spert import entities, input_reader, loss, models, prediction, sampling, spert_trainer
+            # its modules import each other in a circle, which only this one enters where it can be left again
+            from spert import models  # isort: skip
+            from spert import entities, input_reader, loss, prediction, sampling, spert_trainer
         finally:
             sys.path.remove(str(checkout))
         self._entities, self._reader_module, self._models = entities, input_reader, models
         self._loss, self._prediction, self._sampling, self._trainer_module = loss, prediction, sampling, spert_trainer
+        # transformers 5 looks for it in init_weights; no weights are tied here
+        models.SpERT.all_tied_weights_keys = {}
         for module in (input_reader, spert_trainer):
             module.tqdm = lambda iterable, **kwargs: iterable
 
@@ -209,7 +215,7 @@ class SpertRival:
         trainer._args = argparse.Namespace(**{**defaults, **options})
         trainer._tokenizer, trainer._device = self.tokenizer, torch.device("cpu")
         trainer._log_path, trainer._log_paths, trainer._summary_writer = str(self._work), {}, None
-        trainer._logger = logging.getLogger("benchmarks.spert")
+        trainer._best_results, trainer._logger = {}, logging.getLogger("benchmarks.spert")
         return trainer
 
     def _write(self, records: Sequence[Mapping[str, Any]]) -> str:

@@ -231,10 +231,12 @@ def demo(args: Namespace) -> None:
 
 
 def learn_constraints(args: Namespace) -> None:
-    model = AspertForJointExtraction.from_pretrained(args.model)
-    records = data_scripts.read_records(args.data)
-    model.config.relation_type_constraints = constrain_relations(records)
-    model.config.check()
-    model.config.save_pretrained(args.model)
-    for relation, pairs in model.config.relation_type_constraints.items():
+    config_file = Path(args.model) / "config.json"
+    if not config_file.is_file():
+        raise FileNotFoundError(f"{args.model}: no folder with a saved model")
+    constraints = constrain_relations(data_scripts.read_records(args.data))
+    fields = {**json.loads(config_file.read_text(encoding="utf-8")), "relation_type_constraints": constraints}
+    AspertConfig.from_dict(fields)  # raises where the data's labels are not the model's
+    write_text(config_file, json.dumps(fields, indent=2, sort_keys=True) + "\n")
+    for relation, pairs in constraints.items():
         print(f"{relation}: {', '.join(f'{head} -> {tail}' for head, tail in pairs)}")

@@ -8,7 +8,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from transformers import AutoConfig, PretrainedConfig
+from transformers import CONFIG_MAPPING, AutoConfig, PretrainedConfig
 
 CONTRIBUTION_POOLINGS = ("mean", "sum", "max")
 CONTRIBUTION_SCOPES = ("context", "sentence", "span")
@@ -221,7 +221,13 @@ def _encoder_config(config: PretrainedConfig | dict[str, Any] | None) -> Pretrai
     fields = {key: value for key, value in config.items() if key not in _REMOTE_CODE}
     if "model_type" not in fields:
         raise ValueError("AspertConfig.encoder_config has no 'model_type': pass the encoder's own configuration")
-    return AutoConfig.for_model(fields.pop("model_type"), **fields)
+    model_type = fields.pop("model_type")
+    if model_type not in CONFIG_MAPPING:
+        raise ValueError(
+            f"AspertConfig.encoder_config: this version of transformers does not know the model type {model_type!r}; "
+            "encoders whose code lies beside their weights are not run"
+        )
+    return AutoConfig.for_model(model_type, **fields)
 
 
 def _is_number(value: Any) -> bool:

@@ -98,9 +98,19 @@ _LONG_REFERENCE = re.compile(r"(?<=\.)\[[\[\]\d,\s-]{16,}")
 
 def sentence_languages() -> list[str]:
     """The languages (ISO 639-1 codes) that `split_sentences` knows."""
-    from pysbd.languages import LANGUAGE_CODES
+    return sorted(_pysbd().languages.LANGUAGE_CODES)
 
-    return sorted(LANGUAGE_CODES)
+
+def _pysbd() -> Any:
+    # optional for the code that travels with a model: whoever gives whole sentences does not need it
+    try:
+        import pysbd
+        import pysbd.languages
+    except ImportError:
+        raise ImportError(
+            "splitting text into sentences needs pysbd: `pip install pysbd`, or give sentences (split_sentences=False)"
+        ) from None
+    return pysbd
 
 
 def split_sentences(text: str, language: str = "en") -> list[Span]:
@@ -114,13 +124,11 @@ def split_sentences(text: str, language: str = "en") -> list[Span]:
 
     Raises ValueError, with the list, for a language that pysbd has no rules for.
     """
-    import pysbd
-
     if language not in sentence_languages():
         raise ValueError(
             f"no sentence rules for language {language!r}: choose one of {', '.join(sentence_languages())}"
         )
-    segmenter = pysbd.Segmenter(language=language, clean=False)
+    segmenter = _pysbd().Segmenter(language=language, clean=False)
     return [
         (start + len(piece) - len(piece.lstrip()), start + len(piece.rstrip()))
         for paragraph in _paragraphs(text)

@@ -48,6 +48,8 @@ _TRAINING_SETTINGS = (
     "max_grad_norm negative_entity_count negative_relation_count train_sampling_strategy dataloader_drop_last bf16 "
     "fp16 seed data_seed early_stopping_patience metric_for_best_model load_best_model_at_end"
 ).split()
+_AVERAGES = ("micro", "macro")
+_RATIOS = ("precision", "recall", "f1")
 _LONGEST_MENTION = 60
 _SPECIAL = re.compile(r"[&<>\"\\`*\[\]{}#|~$@^:]|(?<![^\W_])_|_(?![^\W_])|(?<=www)\.", re.IGNORECASE)
 
@@ -69,6 +71,9 @@ class ModelCardData:
         hardware: what it ran on, see :func:`hardware`.
         license: of the weights, an identifier of the Hub such as "apache-2.0".
         language: of the training data, ISO 639-1.
+
+    Raises:
+        ValueError: a ``repo_id`` that the Hub does not allow, or scores that are not whole.
     """
 
     config: AspertConfig
@@ -84,15 +89,23 @@ class ModelCardData:
     license: str | None = None
     language: str | None = None
 
+    def __post_init__(self) -> None:
+        if self.repo_id is not None:
+            validate_repo_id(self.repo_id)
+        names = [f"{view}_{average}_{name}" for view in VIEWS for average in _AVERAGES for name in _RATIOS]
+        for split, scores in self.scores.items():
+            missing = [name for name in (*names, "per_type") if name not in scores]
+            if missing:
+                raise ValueError(
+                    f"the scores of {split!r} have no {missing[0]!r}: pass the whole result of compute_scores"
+                )
+
 
 def write_model_card(folder: str | os.PathLike, data: ModelCardData) -> Path:
     """Write README.md and, with matplotlib, the pictures in it; returns the card's path.
 
     Args:
         folder: that of the model; made if it does not exist.
-
-    Raises:
-        ValueError: a ``repo_id`` that the Hub does not allow, or scores without ``per_type``.
     """
     folder = Path(folder)
     pictures = []
@@ -112,12 +125,7 @@ def render_model_card(data: ModelCardData, folder: str | os.PathLike = "model", 
     Args:
         folder: the model's, named in the examples where there is no ``repo_id``.
         pictures: those beside the card: `training_curves.png`, `per_type_SPLIT.png`.
-
-    Raises:
-        ValueError: as :func:`write_model_card`.
     """
-    if data.repo_id is not None:
-        validate_repo_id(data.repo_id)
     folder, pictures = Path(folder), set(pictures)
     name = _line(data.repo_id.rpartition("/")[2] if data.repo_id else folder.resolve().name) or "model"
     arguments = data.run.get("arguments", {})
@@ -219,8 +227,8 @@ def hardware(device: Any = "cpu", processes: int = 1) -> str:
     if cpuinfo.is_file():
         model = re.search(r"^model name\s*:\s*(.+)$", cpuinfo.read_text(errors="replace"), re.MULTILINE)
         name = model.group(1) if model else name
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{cores} CPU core{'s' if cores != 1 else ''} ({name})"
+    threads = processes * torch.get_num_threads()
+    return f"{threads} CPU thread{'s' if threads != 1 else ''} ({name})"
 
 
 def put_card(model: Any, folder: str | os.PathLike, repo_id: str) -> None:
@@ -325,7 +333,7 @@ def _encoder(name: str | None) -> Markup | str | None:
     if _on_hub(name):
         return Markup(f"[{plain(name)}](https://huggingface.co/{name})")
     if name.startswith(PACKAGE_PREFIX):
-        return f"in the package {name.removeprefix(PACKAGE_PREFIX)} of the Python package index"
+        return f"{name.removeprefix(PACKAGE_PREFIX)} (from the Python package index)"
     return f"{_base_name(name)} (a local folder)"
 
 
@@ -375,7 +383,7 @@ def _metadata(data: ModelCardData, name: str) -> huggingface_hub.ModelCardData:
         )
         for split, scores in data.scores.items()
         for view, title in VIEWS.items()
-        for average in ("micro", "macro")
+        for average in _AVERAGES
     ]
     return huggingface_hub.ModelCardData(
         language=data.language and _line(data.language),
@@ -393,17 +401,15 @@ def _metadata(data: ModelCardData, name: str) -> huggingface_hub.ModelCardData:
 def _score_rows(scores: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, ...]]:
     for split, values in scores.items():
         for view, title in VIEWS.items():
-            for average in ("micro", "macro"):
-                numbers = (values[f"{view}_{average}_{name}"] for name in ("precision", "recall", "f1"))
+            for average in _AVERAGES:
+                numbers = (values[f"{view}_{average}_{name}"] for name in _RATIOS)
                 yield (split, title, average, *(f"{number:.2f}" for number in numbers))
 
 
 def _per_type_rows(scores: Mapping[str, Any]) -> Iterator[list[str]]:
-    if "per_type" not in scores:
-        raise ValueError("the scores have no per_type: pass the whole result of compute_scores")
     for view, title in VIEWS.items():
         for label, row in scores["per_type"][view].items():
-            numbers = [f"{row[name]:.2f}" for name in ("precision", "recall", "f1")]
+            numbers = [f"{row[name]:.2f}" for name in _RATIOS]
             yield [title, label, *numbers, *(str(row[name]) for name in ("support", "predicted", "true_positives"))]
 
 
@@ -429,7 +435,8 @@ def _setting_rows(data: ModelCardData) -> Iterator[tuple[str, Any]]:
     ):
         for name in names:
             value = arguments.get(part, {}).get(name)
-            if value is not None and not (name == "max_steps" and value <= 0):
+            # the Trainer's own dump has "None" for what was not set
+            if value not in (None, "None") and not (name == "max_steps" and value <= 0):
                 yield name, value
     for name in inspect.signature(AspertConfig.__init__).parameters:
         value = getattr(data.config, name, None)

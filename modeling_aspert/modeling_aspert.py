@@ -122,6 +122,11 @@ class AspertPreTrainedModel(PreTrainedModel):
     _supports_flex_attn = True
     _supports_attention_backend = True
 
+    @classmethod
+    def from_pretrained(cls, *args: Any, **kwargs: Any) -> AspertPreTrainedModel:
+        """As every model's, but weights are read as safetensors only: pickles can run code."""
+        return super().from_pretrained(*args, **{**kwargs, "use_safetensors": True})
+
     def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:
         """As every model's, with the code of the "joint-extraction" pipeline beside the model's own."""
         # the import also makes transformers copy pipeline.py, which it finds by its relative imports

@@ -56,7 +56,8 @@ class AspertProcessor(ProcessorMixin):
     Args:
         tokenizer: a fast tokenizer.
         max_tokens: the encoder's longest input, special tokens included. Default: the tokenizer's own limit.
-        word_splitter: how raw text is split into words, "rules" or "whitespace" (see `documents.split_words`).
+        word_splitter: how raw text is split into words: "rules", "rules-split-hyphens" or "whitespace" (see
+            `documents.split_words`); as the training data were.
         language: language of raw text for sentence splitting, an ISO 639-1 code.
 
     Raises:

@@ -1,6 +1,6 @@
 """Extracted entities and relations as one HTML page that needs nothing else: no network, no fonts, no scripts.
 
-The page draws in the browser (``drawing.js``, ``page.js``) from JSON that is embedded in it. Whatever comes from a record reaches the
+The page draws in the browser (``page.js``) from JSON that is embedded in it. Whatever comes from a record reaches the
 document as JSON and then as text nodes, or through an autoescaping template, and a content security policy lets no
 other script or style run and nothing be loaded: hostile text is shown, not obeyed.
 """
@@ -155,10 +155,7 @@ def render_page(
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_FOLDER), autoescape=True, undefined=jinja2.StrictUndefined
     )
-    drawing, behaviour, style = (
-        (_FOLDER / name).read_text(encoding="utf-8") for name in ("drawing.js", "page.js", "page.css")
-    )
-    script = drawing + behaviour
+    script, style = ((_FOLDER / name).read_text(encoding="utf-8") for name in ("page.js", "page.css"))
     counts = {
         part: Counter(item["type"] for sentence in sentences for item in sentence[part])
         for part in ("entities", "relations")

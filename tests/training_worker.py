@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 import train
-from modeling_aspert import AspertTrainer
+from modeling_aspert import AspertTrainer, reports
 
 _FORKSERVER = multiprocessing.get_context("forkserver")
 _FORKSERVER.set_forkserver_preload(["tests.training_worker"])
@@ -28,12 +28,14 @@ _FORKSERVER.set_forkserver_preload(["tests.training_worker"])
 class Child:
     """A process that leads a group of its own and runs ``function(*args)``; its output goes to a file."""
 
-    def __init__(self, log: Path, function: Callable[..., Any], *args: Any, environment: Mapping[str, str] = {}) -> None:
+    def __init__(
+        self, log: Path, function: Callable[..., Any], *args: Any, environment: Mapping[str, str] = {}
+    ) -> None:
         self.log = log
         self.process = _FORKSERVER.Process(target=_run, args=(log, dict(environment), function, args))
         self.process.start()
 
-    def wait(self, seconds: float = 120) -> int:
+    def wait(self, seconds: float = 240) -> int:
         """The exit code; a negative one is the signal that ended it."""
         self.process.join(seconds)
         if self.process.exitcode is None:
@@ -80,7 +82,10 @@ def run_together(folder: Path, processes: int, function: Callable[..., Any], *ar
     }
     children = [
         Child(
-            folder / f"rank{rank}.log", function, *args, environment={**common, "RANK": str(rank), "LOCAL_RANK": str(rank)}
+            folder / f"rank{rank}.log",
+            function,
+            *args,
+            environment={**common, "RANK": str(rank), "LOCAL_RANK": str(rank)},
         )
         for rank in range(processes)
     ]
@@ -93,7 +98,8 @@ def run_together(folder: Path, processes: int, function: Callable[..., Any], *ar
 
 
 def train_main(argv: Sequence[str], kill_at: int | None = None) -> int:
-    """`python train.py ARGV`; SIGKILL in the forward pass of the step after ``kill_at`` steps."""
+    """`python train.py ARGV` without pictures; SIGKILL in the forward pass of the step after ``kill_at`` steps."""
+    reports._can_plot = lambda: False
     sys.argv = ["train.py", *argv]
     if kill_at is not None:
         kill_before_step(kill_at)
@@ -111,7 +117,7 @@ def kill_before_step(step: int) -> None:
     AspertTrainer.compute_loss = compute_loss
 
 
-def wait_for(condition: Callable[[], Any], child: Child, seconds: float = 60) -> None:
+def wait_for(condition: Callable[[], Any], child: Child, seconds: float = 240) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert child.process.is_alive(), f"ended with {child.process.exitcode}:\n{child.output[-3000:]}"

@@ -12,6 +12,7 @@ import hashlib
 import json
 import re
 import threading
+import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -59,12 +60,14 @@ class _Refusal(Exception):
 
 
 class HubServer:
-    """The server. ``repositories`` holds what was pushed, ``requests`` the method and path of every request."""
+    """The server. ``repositories`` holds what was pushed, ``requests`` the method and path of every request,
+    ``errors`` the tracebacks of requests that this server failed on."""
 
     def __init__(self) -> None:
         self.repositories: dict[str, Repository] = {}
         self.objects: dict[str, bytes] = {}
         self.requests: list[tuple[str, str]] = []
+        self.errors: list[str] = []
         self.lock = threading.Lock()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": self}))
         self._server.daemon_threads = True
@@ -138,15 +141,18 @@ class _Handler(BaseHTTPRequestHandler):
                 for methods, pattern, action in _ROUTES:
                     match = re.fullmatch(pattern, url.path)
                     if method in methods and match:
-                        action(self, **{name: unquote(value) for name, value in match.groupdict().items()})
+                        action(self, **{name: unquote(value) for name, value in match.groupdict("").items()})
                         return
-                raise _Refusal(404, "EntryNotFound", f"{method} {url.path} is not part of this server")
+                raise NotImplementedError(f"{method} {url.path} is not part of this server")
             except _Refusal as refusal:
                 self._send(
                     refusal.status,
                     json.dumps({"error": str(refusal)}).encode(),
                     {"X-Error-Code": refusal.code, "X-Error-Message": str(refusal)},
                 )
+            except Exception:
+                self.hub.errors.append(traceback.format_exc())
+                self._send(500)
 
     def _body(self) -> bytes:
         if "chunked" not in self.headers.get("Transfer-Encoding", ""):

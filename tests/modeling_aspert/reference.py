@@ -196,7 +196,10 @@ class SlowAspert:
                 self.span_vector(tail, tail_width, inherited),
             ]
         )
-        return self.weights["relation_classifier.output.weight"] @ vector + self.weights["relation_classifier.output.bias"]
+        return (
+            self.weights["relation_classifier.output.weight"] @ vector
+            + self.weights["relation_classifier.output.bias"]
+        )
 
 
 # ------------------------------------------------------------------------------------------------------ loss
@@ -253,7 +256,9 @@ def negative_spans(num_words: int, max_width: int, entities: list[dict]) -> set[
     return {span for span in candidate_spans(num_words, max_width) if span not in gold}
 
 
-def positive_pairs(entities: list[dict], relations: list[dict], symmetric: set[str]) -> dict[tuple[Span, Span], set[str]]:
+def positive_pairs(
+    entities: list[dict], relations: list[dict], symmetric: set[str]
+) -> dict[tuple[Span, Span], set[str]]:
     """Gold relation types by (head span, tail span); a symmetric relation starts at the span that comes first."""
     pairs: dict[tuple[Span, Span], set[str]] = {}
     for relation in relations:

@@ -101,7 +101,10 @@ def test_wrong_values_are_refused_with_field_and_value(field, value):
 
 @pytest.mark.parametrize("threshold", [0, 0.0, 0.999])
 def test_thresholds_at_the_edge(threshold):
-    assert AspertConfig(contribution_threshold=threshold, relation_threshold=threshold).contribution_threshold == threshold
+    assert (
+        AspertConfig(contribution_threshold=threshold, relation_threshold=threshold).contribution_threshold
+        == threshold
+    )
 
 
 def test_misspelt_fields_are_refused():

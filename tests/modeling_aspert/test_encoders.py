@@ -11,7 +11,7 @@ import tiny
 import torch
 from transformers import AutoModel
 
-from modeling_aspert import AspertForJointExtraction, AspertProcessor, encoders
+from modeling_aspert import AspertDataCollator, AspertForJointExtraction, AspertProcessor, encoders
 from modeling_aspert.encoders import resolve_encoder
 
 FAMILIES = list(tiny.FAMILIES)
@@ -111,6 +111,7 @@ def test_sdpa_where_the_contribution_is_off(tmp_path, family):
         assert parameter.grad.any()
 
 
+@pytest.mark.filterwarnings("ignore::FutureWarning")
 @pytest.mark.parametrize("family", ["bert", "roberta", "deberta-v3", "electra", "distilbert", "modernbert"])
 def test_gradient_checkpointing_changes_nothing(family):
     """Recomputed layers return each attention once: the gradients are those of the plain pass."""
@@ -154,7 +155,7 @@ def test_from_encoder_pretrained(tmp_path, family, caplog):
         ours, _ = model._encode(batch["input_ids"], batch["attention_mask"])
     torch.testing.assert_close(ours, hidden, rtol=1e-6, atol=1e-6)
     processor = AspertProcessor.from_encoder_pretrained(tmp_path)
-    assert processor.max_tokens == (tiny.MAX_POSITIONS)
+    assert processor.max_tokens == tiny.MAX_POSITIONS
 
     model.save_pretrained(tmp_path / "joint")
     assert_equal_outputs(model, AspertForJointExtraction.from_pretrained(tmp_path / "joint"), batch)
@@ -259,8 +260,6 @@ def test_embedded_minilm():
     )
     assert model.config.num_attention_channels == 72
     assert model.encoder.embeddings.word_embeddings.weight.std() > 0.03
-    from modeling_aspert import AspertDataCollator
-
     collator = AspertDataCollator(processor, model.config, training=False)
     batch = collator.collate_candidates(processor.encode([record["tokens"] for record in tiny.RECORDS]))
     del batch["word_spans"]

@@ -120,7 +120,7 @@ def records(draw):
     return record(entities, relations)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=150)
 @given(st.lists(st.tuples(records(), records()), min_size=1, max_size=3), st.sampled_from([(), ("R",)]))
 def test_counts_agree_with_the_scores(pairs, symmetric):
     found, gold = zip(*pairs, strict=True)

@@ -129,7 +129,7 @@ def test_equals_the_slow_scorer(split, symmetric):
         assert scores[name] == pytest.approx(value, abs=1e-9), name
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(splits())
 def test_equals_scikit_learn(split):
     """SpERT's way: one label per item of gold ∪ predictions, "none" where the other side lacks it."""

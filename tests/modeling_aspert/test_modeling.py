@@ -298,7 +298,9 @@ def test_split_batches_add_up_to_the_whole():
         total += part.item()
     assert total == pytest.approx(loss.item(), rel=1e-5)
     for name, parameter in model.named_parameters():
-        torch.testing.assert_close(parameter.grad, expected[name], rtol=2e-4, atol=2e-6, msg=lambda text, n=name: f"{n}: {text}")
+        torch.testing.assert_close(
+            parameter.grad, expected[name], rtol=2e-4, atol=2e-6, msg=lambda text, n=name: f"{n}: {text}"
+        )
 
 
 def test_batch_without_pairs_adds_nothing():
@@ -456,7 +458,9 @@ def test_batch_composition_does_not_matter(family):
             torch.testing.assert_close(output.span_logits[row, :spans], single.span_logits[0], rtol=1e-5, atol=1e-5)
             kept = output.pair_mask[row]
             assert output.pairs[row][kept].tolist() == single.pairs[0].tolist()
-            torch.testing.assert_close(output.relation_logits[row][kept], single.relation_logits[0], rtol=1e-5, atol=1e-5)
+            torch.testing.assert_close(
+                output.relation_logits[row][kept], single.relation_logits[0], rtol=1e-5, atol=1e-5
+            )
 
 
 def test_chunks_do_not_matter(monkeypatch):
@@ -523,7 +527,7 @@ def test_no_tensor_of_spans_by_tokens(monkeypatch, pooling, scope):
 
 
 def test_everything_an_entity_finishes():
-    """An untrained model that takes every span of 64 sub-words for an entity: 330,000 pairs, scored in bounded memory."""
+    """An untrained model takes every span of 64 sub-words for an entity: 330,000 pairs, scored in bounded memory."""
     model = tiny.make_model(max_span_width=10)
     with torch.no_grad():
         model.span_classifier.output.bias[1] = 1000.0

@@ -82,7 +82,10 @@ def _wordpiece(special: list[str]) -> dict[str, int]:
     """Special tokens, ASCII characters at the start and inside of words, known words, a few endings."""
     endings = ["##ing", "##s", "##ed", "##love", "##lace", "##happy", "##ness"]
     inside = [f"##{letter}" for letter in _LETTERS]
-    return {token: index for index, token in enumerate(dict.fromkeys([*special, *_LETTERS, *inside, *endings, *_KNOWN_WORDS]))}
+    return {
+        token: index
+        for index, token in enumerate(dict.fromkeys([*special, *_LETTERS, *inside, *endings, *_KNOWN_WORDS]))
+    }
 
 
 def _byte_pairs(special: list[str]) -> tuple[dict[str, int], list[tuple[str, str]]]:
@@ -101,7 +104,10 @@ def _byte_pairs(special: list[str]) -> tuple[dict[str, int], list[tuple[str, str
 def _unigram(special: list[str]) -> list[tuple[str, float]]:
     """Special tokens, the blank, ASCII characters and known words, with log probabilities."""
     pieces = [("▁", -4.0), *((letter, -8.0) for letter in _LETTERS)]
-    pieces += [(f"▁{word}", -3.0 - index / 100) for index, word in enumerate(_KNOWN_WORDS)] + [("ing", -5.0), ("ace", -5.5)]
+    pieces += [(f"▁{word}", -3.0 - index / 100) for index, word in enumerate(_KNOWN_WORDS)] + [
+        ("ing", -5.0),
+        ("ace", -5.5),
+    ]
     return [(token, 0.0) for token in special] + pieces
 
 
@@ -232,7 +238,9 @@ def make_config(family: str = "bert", encoder_fields: dict[str, Any] | None = No
 
 def sharpen(model: torch.nn.Module) -> None:
     """Give the encoder's query and key weights a large spread, so that attention is far from uniform."""
-    projected = [parameter for name, parameter in model.named_parameters() if name.endswith("embeddings_project.weight")]
+    projected = [
+        parameter for name, parameter in model.named_parameters() if name.endswith("embeddings_project.weight")
+    ]
     with torch.no_grad():
         for parameter in [*projected, *(parameter for _, parameter in query_key_parameters(model))]:
             parameter.normal_(0.0, 0.4)

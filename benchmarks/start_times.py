@@ -1,0 +1,55 @@
+"""Import time and `--help` time in fresh processes."""
+
+from __future__ import annotations
+
+import importlib.util
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+
+from benchmarks.experiments import ROOT
+
+# What any program with a model of its own loads of transformers; the package's first names alone load next to nothing.
+_BASE = (
+    "import torch, transformers; "
+    "from transformers import AutoConfig, AutoModel, AutoProcessor, AutoTokenizer, PreTrainedConfig, PreTrainedModel, "
+    "ProcessorMixin; from transformers.utils import ModelOutput"
+)
+_TIMED = "import time; {before}; start = time.perf_counter(); {timed}; print(time.perf_counter() - start)"
+
+
+def measure(repeats: int) -> dict[str, dict[str, float] | str]:
+    """Seconds by name (median and extremes), or why it was not measured."""
+    found: dict[str, dict[str, float] | str] = {
+        "import beyond torch + transformers: s": _repeated(repeats, _import_after, _BASE),
+        "import beyond torch + transformers' first names: s": _repeated(
+            repeats, _import_after, "import torch, transformers"
+        ),
+    }
+    if importlib.util.find_spec("modeling_aspert.cli") is None:
+        found["aspert --help: s"] = "there is no modeling_aspert/cli.py"
+    else:
+        command = [sys.executable, "-m", "modeling_aspert.cli", "--help"]
+        found["aspert --help: s"] = _repeated(repeats, _run, command)
+    return found
+
+
+def _import_after(before: str) -> float:
+    code = _TIMED.format(before=before, timed="import modeling_aspert")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    return float(done.stdout.splitlines()[-1])
+
+
+def _run(command: Sequence[str]) -> float:
+    start = time.perf_counter()
+    subprocess.run(command, capture_output=True, check=True, cwd=ROOT)
+    return time.perf_counter() - start
+
+
+def _repeated(repeats: int, function, *arguments) -> dict[str, float]:
+    # the first one warms the disk cache
+    function(*arguments)
+    values = [function(*arguments) for _ in range(repeats)]
+    return {"median": statistics.median(values), "low": min(values), "high": max(values)}

@@ -1,0 +1,411 @@
+"""The trainer: the loss over the effective batch, sampling, parameter groups, evaluation."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from modeling_aspert import AspertDataCollator, AspertTrainer, AspertTrainingArguments
+from modeling_aspert.dataset import EpochSampler
+from tests.training_corpus import empty_record, make_encoder, make_records
+from tests.training_steps import NO_DROPOUT, evaluate, make_trainer, save_evaluation, save_steps, take_steps
+from tests.training_worker import run_together
+
+ROOT = Path(__file__).resolve().parents[2]
+SEED = 42
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(ROOT))
+        patch.setenv("OMP_NUM_THREADS", "1")
+        yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An encoder without dropout."""
+    return make_encoder(tmp_path_factory.mktemp("encoder"), dropout=0.0)
+
+
+def permutation(size: int, epoch: int) -> list[int]:
+    sampler = EpochSampler(range(size), SEED)
+    sampler.set_epoch(epoch)
+    return [index % size for index in sampler]
+
+
+def single_entity_record(identifier: str) -> dict[str, Any]:
+    return {
+        "tokens": "Ada was late .".split(),
+        "entities": [{"type": "Person", "start": 0, "end": 1}],
+        "relations": [],
+        "orig_id": identifier,
+    }
+
+
+@pytest.fixture(scope="module")
+def records() -> list[dict[str, Any]]:
+    """16 sentences: in the first effective batch of 8 the second half has no pairs, the second batch has none at all."""
+    records = [record for record in make_records(40, 5) if record["relations"]][:16]
+    order = permutation(16, epoch=0)
+    for number, position in enumerate(order[4:]):
+        records[position] = (empty_record if number % 2 else single_entity_record)(f"without pairs {number}")
+    return records
+
+
+EIGHT = {"per_device_train_batch_size": 8}
+FOUR_TWICE = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2}
+FOUR = {"per_device_train_batch_size": 4}
+
+
+def assert_same_steps(one: tuple, other: tuple, tolerance: float = 1e-6) -> None:
+    for first, second in zip(one[:2], other[:2]):
+        assert first == pytest.approx(second, rel=1e-5, abs=tolerance)
+    for step, (first, second) in enumerate(zip(one[2], other[2], strict=True)):
+        for name in first:
+            difference = (first[name] - second[name]).abs().max().item()
+            assert difference <= tolerance, f"{name} differs by {difference} after step {step + 1}"
+
+
+def steps_of_two_processes(folder: Path, *args: Any, **kwargs: Any) -> tuple:
+    run_together(folder, 2, save_steps, folder, args, kwargs)
+    one, other = (torch.load(folder / f"steps{rank}.pt") for rank in range(2))
+    for first, second in zip(one[2], other[2], strict=True):
+        assert all(torch.equal(first[name], second[name]) for name in first)
+    return one
+
+
+# -- loss ----------------------------------------------------------------------------------------------------------
+
+
+def reference_loss(trainer: AspertTrainer, items: list[dict[str, Any]], span_loss_weight: float) -> float:
+    """lambda * L^s + L^r of an effective batch by loops over spans and pairs, one sentence at a time."""
+    model = trainer.model.train()
+    span_losses: list[float] = []
+    pair_losses: list[float] = []
+    for item in items:
+        batch = trainer.collator([item])
+        del batch["index"]
+        with torch.no_grad():
+            output = model(**batch)
+        for span, label in enumerate(batch["span_labels"][0].tolist()):
+            scores = [math.exp(value) for value in output.span_logits[0, span].double().tolist()]
+            span_losses.append(-math.log(scores[label] / sum(scores)))
+        for pair, labels in enumerate(batch["pair_labels"][0].tolist()):
+            if model.config.relation_none_class:
+                labels = [*labels, 0.0 if any(labels) else 1.0]
+            probabilities = [1 / (1 + math.exp(-value)) for value in output.relation_logits[0, pair].double().tolist()]
+            terms = [-math.log(p if target else 1 - p) for p, target in zip(probabilities, labels, strict=True)]
+            pair_losses.append(sum(terms) / len(terms))
+    relation_loss = sum(pair_losses) / len(pair_losses) if pair_losses else 0.0
+    return span_loss_weight * sum(span_losses) / len(span_losses) + relation_loss
+
+
+@pytest.mark.parametrize("fields", [{}, {"span_loss_weight": 0.25, "relation_none_class": True}])
+def test_loss_is_the_definition_over_the_effective_batch(
+    encoder: Path, records: list[dict[str, Any]], tmp_path: Path, fields: dict[str, Any]
+) -> None:
+    # a rate of 0, so that both steps see the weights of the start
+    trainer = make_trainer(encoder, tmp_path, records, fields, learning_rate=0.0, num_train_epochs=1, **FOUR_TWICE)
+    trainer.train()
+    logged = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    order = permutation(16, epoch=0)
+    expected = [
+        reference_loss(
+            trainer,
+            [trainer.train_dataset[index] for index in order[start : start + 8]],
+            fields.get("span_loss_weight", 1.0),
+        )
+        for start in (0, 8)
+    ]
+    assert logged == pytest.approx(expected, rel=1e-5)
+
+
+def test_accumulation_equals_one_batch(encoder: Path, records: list[dict[str, Any]], tmp_path: Path) -> None:
+    whole = take_steps(encoder, tmp_path, records, **EIGHT, num_train_epochs=3)
+    assert len(whole[0]) == 6 and len(set(whole[0])) == 6
+    assert_same_steps(take_steps(encoder, tmp_path, records, **FOUR_TWICE, num_train_epochs=3), whole)
+
+
+def test_accumulation_equals_one_batch_in_the_last_partial_batch(encoder: Path, tmp_path: Path) -> None:
+    # 8 + 5: micro-batches of 4, 4 and 4, 1
+    records = make_records(13, 5)
+    whole = take_steps(encoder, tmp_path, records, **EIGHT)
+    assert len(whole[0]) == 4
+    assert_same_steps(take_steps(encoder, tmp_path, records, **FOUR_TWICE), whole)
+
+
+def test_two_processes_equal_one(encoder: Path, records: list[dict[str, Any]], tmp_path: Path) -> None:
+    whole = take_steps(encoder, tmp_path, records, **EIGHT, num_train_epochs=3)
+    together = steps_of_two_processes(tmp_path, encoder, tmp_path, records, **FOUR, num_train_epochs=3)
+    assert_same_steps(together, whole)
+
+
+def test_two_processes_with_accumulation_equal_one(
+    encoder: Path, records: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    whole = take_steps(encoder, tmp_path, records, **EIGHT)
+    spread = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2}
+    together = steps_of_two_processes(tmp_path, encoder, tmp_path, records, **spread)
+    # each process takes every other batch of two, so the same eight sentences meet
+    assert_same_steps(together, whole)
+
+
+def test_two_processes_equal_one_in_the_last_partial_batch(encoder: Path, tmp_path: Path) -> None:
+    # 8 + 5: the second process has one sentence, and no sentence may count twice to fill its batch
+    records = make_records(13, 5)
+    whole = take_steps(encoder, tmp_path, records, **EIGHT)
+    assert_same_steps(steps_of_two_processes(tmp_path, encoder, tmp_path, records, **FOUR), whole)
+
+
+def test_gradient_checkpointing_changes_nothing(encoder: Path, records: list[dict[str, Any]], tmp_path: Path) -> None:
+    plain = take_steps(encoder, tmp_path, records, **EIGHT)
+    assert_same_steps(take_steps(encoder, tmp_path, records, **EIGHT, gradient_checkpointing=True), plain)
+
+
+# -- sampling ------------------------------------------------------------------------------------------------------
+
+
+def test_loader_workers_change_nothing(encoder: Path, tmp_path: Path) -> None:
+    records = make_records(9, 6)
+    plain = take_steps(encoder, tmp_path, records, **FOUR)
+    for workers in (2, 3):
+        parallel = take_steps(encoder, tmp_path, records, **FOUR, dataloader_num_workers=workers)
+        assert_same_steps(parallel, plain, tolerance=0.0)
+    persistent = take_steps(
+        encoder, tmp_path, records, **FOUR, dataloader_num_workers=2, dataloader_persistent_workers=True
+    )
+    assert_same_steps(persistent, plain, tolerance=0.0)
+
+
+def test_order_and_negatives_are_new_in_every_epoch(encoder: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    records = make_records(9, 6)
+    trainer = make_trainer(
+        encoder, tmp_path, records, num_train_epochs=3, per_device_train_batch_size=1, negative_entity_count=3,
+        negative_relation_count=1,
+    )  # fmt: skip
+    seen: list[tuple[int, set, set, set]] = []
+    loss = AspertTrainer.compute_loss
+
+    def spy(self: AspertTrainer, model: Any, inputs: dict[str, Any], **kwargs: Any) -> Any:
+        pairs = zip(map(tuple, inputs["pairs"][0].tolist()), inputs["pair_labels"][0].sum(-1).tolist())
+        spans = zip(map(tuple, inputs["spans"][0].tolist()), inputs["span_labels"][0].tolist())
+        spans = list(spans)
+        gold = {span for span in spans if span[1]}
+        seen.append(
+            (
+                int(inputs["index"]),
+                gold,
+                {span for span in spans if not span[1]},
+                {pair for pair, hot in pairs if not hot},
+            )
+        )
+        return loss(self, model, inputs, **kwargs)
+
+    monkeypatch.setattr(AspertTrainer, "compute_loss", spy)
+    trainer.train()
+    epochs = [seen[start : start + 9] for start in (0, 9, 18)]
+    orders = [[index for index, *_ in epoch] for epoch in epochs]
+    assert all(sorted(order) == list(range(9)) for order in orders)
+    assert orders == [permutation(9, epoch) for epoch in range(3)] and len(set(map(tuple, orders))) == 3
+    by_record = [sorted(epoch, key=lambda entry: entry[0]) for epoch in epochs]
+    for first, second in zip(by_record[0], by_record[1]):
+        assert first[1] == second[1]
+    changed = [
+        sum(first[kind] != second[kind] for first, second in zip(by_record[one], by_record[other]))
+        for kind in (2, 3)
+        for one, other in ((0, 1), (1, 2))
+    ]
+    # of 9 records, most have more spans than are drawn, and a few more pairs
+    assert min(changed[:2]) >= 7 and sum(changed[2:]) >= 2, changed
+
+
+def test_negatives_depend_on_seed_epoch_and_record_alone(encoder: Path, tmp_path: Path) -> None:
+    trainer = make_trainer(encoder, tmp_path, make_records(9, 6), negative_entity_count=4)
+    dataset, collator = trainer.train_dataset, trainer.collator
+
+    def spans(index: int, collate: AspertDataCollator = collator) -> list:
+        return collate([dataset[index]])["spans"].tolist()
+
+    alone = spans(9 + 4)
+    np.random.seed(0)
+    torch.manual_seed(0)
+    assert spans(9 + 4) == alone
+    together = collator([dataset[9 + 1], dataset[9 + 4]])
+    assert together["spans"][1][together["span_mask"][1]].tolist() == alone[0]
+    assert spans(4) != alone
+    other_seed = AspertDataCollator(collator.processor, collator.config, negative_entity_count=4, seed=SEED + 1)
+    assert spans(9 + 4, other_seed) != alone
+
+
+def test_group_by_length_keeps_every_record_once(encoder: Path, tmp_path: Path) -> None:
+    trainer = make_trainer(encoder, tmp_path, make_records(13, 6), train_sampling_strategy="group_by_length", **FOUR)
+    indices = [index for batch in trainer.get_train_dataloader() for index in batch["index"].tolist()]
+    assert sorted(indices) == list(range(13)) and indices != list(range(13))
+    trainer.train()
+    assert trainer.state.global_step == 8
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_fewer_records_than_a_batch(encoder: Path, tmp_path: Path, size: int) -> None:
+    losses, _, weights = take_steps(encoder, tmp_path, make_records(size, 6), **EIGHT)
+    assert len(losses) == 2 and all(math.isfinite(loss) for loss in losses)
+
+
+def test_corpus_without_any_entity(encoder: Path, tmp_path: Path) -> None:
+    losses, norms, _ = take_steps(
+        encoder, tmp_path, [empty_record("a"), empty_record("b")], **FOUR, num_train_epochs=4
+    )
+    assert all(math.isfinite(value) for value in losses + norms)
+    assert losses[-1] < losses[0]
+
+
+# -- optimiser -----------------------------------------------------------------------------------------------------
+
+
+def groups_by_name(trainer: AspertTrainer) -> dict[str, dict[str, Any]]:
+    """The group of each parameter; every parameter is in exactly one."""
+    names = {id(parameter): name for name, parameter in trainer.model.named_parameters()}
+    groups: dict[str, dict[str, Any]] = {}
+    for group in trainer.create_optimizer().param_groups:
+        for parameter in group["params"]:
+            name = names[id(parameter)]
+            assert name not in groups
+            groups[name] = group
+    assert groups.keys() == set(names.values())
+    return groups
+
+
+@pytest.mark.parametrize("head_rate", [None, 3e-3])
+def test_parameter_groups(
+    encoder: Path, records: list[dict[str, Any]], tmp_path: Path, head_rate: float | None
+) -> None:
+    trainer = make_trainer(encoder, tmp_path, records, learning_rate=1e-4, head_learning_rate=head_rate)
+    groups = groups_by_name(trainer)
+    assert sum(not name.startswith("encoder.") for name in groups) == 7
+    for name, group in groups.items():
+        rate = 1e-4 if name.startswith("encoder.") or head_rate is None else head_rate
+        assert group["lr"] == rate, name
+        free = name.endswith("bias") or "LayerNorm" in name
+        assert group["weight_decay"] == (0.0 if free else 0.01), name
+        assert (group["betas"], group["eps"]) == ((0.9, 0.999), 1e-4)
+    assert sum(group["weight_decay"] == 0 for group in groups.values()) > 20
+
+
+def test_head_learning_rate_follows_the_schedule(encoder: Path, tmp_path: Path) -> None:
+    trainer = make_trainer(
+        encoder,
+        tmp_path,
+        make_records(16, 5),
+        learning_rate=0.0,
+        head_learning_rate=1e-2,
+        lr_scheduler_type="linear",
+        warmup_steps=0.25,
+        num_train_epochs=2,
+        weight_decay=0.0,
+        **FOUR,
+    )
+    before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
+    trainer.train()
+    changed = {name for name, value in trainer.model.state_dict().items() if not torch.equal(value, before[name])}
+    assert changed and not any(name.startswith("encoder.") for name in changed)
+    assert {name.split(".")[0] for name in changed} == {"width_embedding", "span_classifier", "relation_classifier"}
+    assert all(group["lr"] == 0.0 for group in trainer.optimizer.param_groups)
+
+
+def test_learning_rate_warms_up_and_decays(encoder: Path, tmp_path: Path) -> None:
+    trainer = make_trainer(
+        encoder,
+        tmp_path,
+        make_records(20, 5),
+        learning_rate=1e-2,
+        lr_scheduler_type="linear",
+        warmup_steps=0.1,
+        num_train_epochs=4,
+        **FOUR,
+    )
+    trainer.train()
+    rates = [entry["learning_rate"] for entry in trainer.state.log_history if "learning_rate" in entry]
+    # 20 steps, 2 of them warm-up: the rate used in step k, from 0
+    assert rates == pytest.approx([1e-2 * min(step / 2, (20 - step) / 18) for step in range(20)])
+
+
+def test_arguments_are_checked() -> None:
+    with pytest.raises(ValueError, match="negative_relation_count = -2"):
+        AspertTrainingArguments(negative_relation_count=-2, use_cpu=True)
+
+
+# -- evaluation ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that predicts entities and relations."""
+    folder = tmp_path_factory.mktemp("model")
+    encoder = make_encoder(tmp_path_factory.mktemp("encoder"), dropout=0.0)
+    fields = {**NO_DROPOUT, "span_classifier_size": 64}
+    trainer = make_trainer(encoder, folder, make_records(29, 1), fields, num_train_epochs=6, adam_epsilon=1e-8, **FOUR)
+    trainer.train()
+    trainer.save_model()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def splits() -> list[list[dict[str, Any]]]:
+    """11 sentences, one, and two of which one is far longer."""
+    long = {"tokens": ["Ada", "married", "Bo", "and"] * 8, "entities": [], "relations": []}
+    return [make_records(11, 3), make_records(1, 4), [empty_record("short"), long]]
+
+
+def assert_same_evaluation(one: list[dict[str, Any]], other: list[dict[str, Any]]) -> None:
+    for first, second in zip(one, other, strict=True):
+        assert first["scores"] == second["scores"]
+        for record, twin in zip(first["records"], second["records"], strict=True):
+            assert record["tokens"] == twin["tokens"] and record.get("orig_id") == twin.get("orig_id")
+            for part in ("entities", "relations"):
+                for item, again in zip(record[part], twin[part], strict=True):
+                    assert {**item, "score": 0} == {**again, "score": 0}
+                    assert item["score"] == pytest.approx(again["score"], abs=1e-5)
+
+
+def test_evaluation_does_not_depend_on_the_batch_size(
+    model_folder: Path, splits: list[list[dict[str, Any]]], tmp_path: Path
+) -> None:
+    one = evaluate(model_folder, tmp_path, splits, False, 1)
+    assert sum(len(record["relations"]) for record in one[0]["records"]) > 3
+    assert len(one[0]["scores"]) == 18
+    assert_same_evaluation(evaluate(model_folder, tmp_path, splits, False, 16), one)
+
+
+@pytest.mark.parametrize("quiet", [False, True])
+def test_two_processes_evaluate_as_one(
+    model_folder: Path, splits: list[list[dict[str, Any]]], tmp_path: Path, quiet: bool
+) -> None:
+    """Uneven splits, outputs of different lengths on the two, and nothing predicted at all."""
+    one = evaluate(model_folder, tmp_path, splits, quiet, 3)
+    run_together(tmp_path, 2, save_evaluation, tmp_path, model_folder, tmp_path, splits, quiet, 3)
+    for rank in range(2):
+        assert_same_evaluation(json.loads((tmp_path / f"evaluation{rank}.json").read_text()), one)
+    predicted = sum(len(record["entities"]) for result in one for record in result["records"])
+    assert (predicted == 0) == quiet
+    if quiet:
+        assert set(one[0]["scores"].values()) == {0.0}
+
+
+def test_evaluation_has_no_loss_and_leaves_the_training_collator(encoder: Path, tmp_path: Path) -> None:
+    trainer = make_trainer(encoder, tmp_path, make_records(4, 3))
+    metrics = trainer.evaluate(trainer.train_dataset)
+    assert "eval_loss" not in metrics and metrics["eval_ner_micro_f1"] >= 0
+    assert trainer.scores["per_type"]["ner"].keys() == {"Person", "Place", "Company"}
+    assert "span_labels" in next(iter(trainer.get_train_dataloader()))

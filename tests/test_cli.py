@@ -1,0 +1,245 @@
+"""The `aspert` command: forms of input and output, resuming, errors of one line, exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import aspert_cli
+import pytest
+from modeling_aspert import Extractor
+from modeling_aspert.extraction import Sentence
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "tests" / "modeling_aspert"))
+
+from tiny import RECORDS, make_model, make_processor  # noqa: E402
+
+TYPES = {
+    "entities": {"Person": {}, "Place": {}, "Company": {}},
+    "relations": {"works-for": {}, "lives-in": {}, "married-to": {"symmetric": True}},
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("model")
+    make_model().save_pretrained(folder)
+    make_processor().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def data(tmp_path) -> Path:
+    path = tmp_path / "data.json"
+    path.write_text(json.dumps(RECORDS))
+    (tmp_path / "types.json").write_text(json.dumps(TYPES))
+    return path
+
+
+def lines(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def failed(capsys, *argv: str) -> str:
+    """The one line of a command that must fail."""
+    assert aspert_cli.main([str(argument) for argument in argv]) == 2
+    message = capsys.readouterr().err.strip().splitlines()[-1]
+    assert message.startswith("error: ") and "Traceback" not in message
+    return message
+
+
+def test_help_is_fast_and_imports_nothing_heavy():
+    code = "import aspert_cli, sys; aspert_cli.build_parser().format_help(); print('torch' in sys.modules or 'transformers' in sys.modules)"
+    started = time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+    assert time.perf_counter() - started < 5  # a loaded machine; benchmarks/speed.py measures
+    for command in ("predict", "evaluate", "convert", "validate", "show", "info", "import-spert", "demo"):
+        assert command in aspert_cli.build_parser().format_help()
+
+
+def test_choices_are_the_library_s():
+    import data_scripts.converters
+    from modeling_aspert import export, streaming
+
+    assert tuple(aspert_cli._OUTPUT_FORMATS) == tuple(export.FORMATS)
+    assert tuple(aspert_cli._INPUT_FORMATS) == tuple(streaming.INPUT_FORMATS)
+    assert set(aspert_cli._CONVERT_FORMATS) == set(data_scripts.converters.FORMATS)
+
+
+def test_no_command_prints_help(capsys):
+    assert aspert_cli.main([]) == 2
+    assert "COMMAND" in capsys.readouterr().err
+
+
+def test_predict_a_text(folder, capsys):
+    assert aspert_cli.main(["predict", str(folder), "--text", "Marie married Pierre .", "--text", "Stop"]) == 0
+    first, second = map(json.loads, capsys.readouterr().out.splitlines())
+    assert first["text"] == "Marie married Pierre ." and second["id"] == 1
+    for entity in first["entities"]:
+        assert first["text"][entity["start"] : entity["end"]] == entity["text"]
+
+
+def test_predict_words_equals_the_extractor(folder, data, tmp_path):
+    assert aspert_cli.main(["predict", str(folder), str(data), "--output", str(tmp_path / "out.jsonl")]) == 0
+    predicted = lines(tmp_path / "out.jsonl")
+    expected = Extractor(make_model(), make_processor()).annotate(Sentence(record["tokens"]) for record in RECORDS)
+    assert [record["tokens"] for record in predicted] == [record["tokens"] for record in RECORDS]
+    for record, annotation in zip(predicted, expected):
+        assert {"entities": record["entities"], "relations": record["relations"]} == annotation
+    assert predicted[0]["orig_id"] == "a"
+
+
+@pytest.mark.parametrize("format", [name for name in aspert_cli._OUTPUT_FORMATS if name != "spacy"])
+def test_predict_writes_every_format(folder, tmp_path, format):
+    source = tmp_path / "in.txt"
+    source.write_text("Marie married Pierre .\n\nAda Lovelace worked for Analytical Engines .\n")
+    output = tmp_path / f"out_{format}"
+    assert aspert_cli.main(["predict", str(folder), str(source), "--output", str(output), "--format", format]) == 0
+    assert output.exists() and (output.is_dir() or output.stat().st_size)
+
+
+def test_predict_reads_columns_and_standard_input(folder, tmp_path):
+    table = tmp_path / "in.csv"
+    table.write_text('id,body\nx,"Marie married Pierre ."\n')
+    output = tmp_path / "out.jsonl"
+    assert aspert_cli.main(["predict", str(folder), str(table), "--column", "body", "--output", str(output)]) == 0
+    assert lines(output)[0]["id"] == "x"
+    command = [sys.executable, "-m", "aspert_cli", "predict", str(folder)]
+    done = subprocess.run(command, cwd=ROOT, input="Marie married Pierre .\nStop\n", capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert [json.loads(line)["text"] for line in done.stdout.splitlines()] == ["Marie married Pierre .", "Stop"]
+
+
+def test_options_reach_the_model(folder, tmp_path):
+    def relations(*options: str) -> list[dict]:
+        output = tmp_path / f"{len(list(tmp_path.iterdir()))}.jsonl"
+        text = " ".join(RECORDS[0]["tokens"])
+        assert aspert_cli.main(["predict", str(folder), "--text", text, "--output", str(output), *options]) == 0
+        return lines(output)[0]["relations"]
+
+    assert len(relations("--relation-threshold", "0")) > len(relations("--relation-threshold", "0.9"))
+    only = relations("--relation-threshold", "1", "--relation-threshold", "lives-in=0")
+    assert {relation["type"] for relation in only} == {"lives-in"}
+
+
+def test_a_killed_prediction_goes_on(folder, tmp_path):
+    source = tmp_path / "in.txt"
+    source.write_text("".join(f"Marie married Pierre in Paris number {number} .\n" for number in range(3000)))
+    whole, killed = tmp_path / "whole.jsonl", tmp_path / "killed.jsonl"
+    command = [sys.executable, "-m", "aspert_cli", "predict", str(folder), str(source), "--output"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
+    subprocess.run([*command, str(whole)], cwd=ROOT, env=environment, check=True, capture_output=True)
+    partial = killed.with_name(killed.name + ".partial")
+    process = subprocess.Popen([*command, str(killed)], cwd=ROOT, env=environment, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and not (partial.exists() and partial.stat().st_size):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not killed.exists() and partial.exists()
+    subprocess.run([*command, str(killed)], cwd=ROOT, env=environment, check=True, capture_output=True)
+    assert killed.read_bytes() == whole.read_bytes()
+    assert not partial.exists()
+
+
+def test_resuming_with_other_options_is_refused(folder, tmp_path, capsys):
+    source, output = tmp_path / "in.txt", tmp_path / "out.jsonl"
+    source.write_text("Stop\n")
+    assert aspert_cli.main(["predict", str(folder), str(source), "--output", str(output)]) == 0
+    settings = {"model": "another", "options": {}, "inputs": []}
+    output.with_name("out.jsonl.partial").write_text("{}\n")
+    output.with_name("out.jsonl.partial.json").write_text(json.dumps(settings))
+    assert "was begun with" in failed(capsys, "predict", folder, source, "--output", output)
+
+
+def test_evaluate(folder, data, tmp_path, capsys):
+    assert aspert_cli.main(["evaluate", str(folder), str(data), "--output", str(tmp_path / "out")]) == 0
+    assert "RE boundaries" in capsys.readouterr().out
+    scores = json.loads((tmp_path / "out" / "scores_data.json").read_text())
+    assert {"ner_micro_f1", "re_strict_macro_f1", "per_type"} <= set(scores)
+    assert len(lines(tmp_path / "out" / "predictions_data.jsonl")) == len(RECORDS)
+    assert (tmp_path / "out" / "error_analysis_data.html").read_text().startswith("<!doctype html>")
+
+
+def test_validate(data, tmp_path, capsys):
+    types = str(tmp_path / "types.json")
+    assert aspert_cli.main(["validate", str(data), "--types", types]) == 0
+    assert "4 records, 0 errors" in capsys.readouterr().out
+    broken = [{**RECORDS[0], "entities": [{"type": "Persn", "start": 0, "end": 99}]}]
+    data.write_text(json.dumps(broken))
+    assert aspert_cli.main(["validate", str(data), "--types", types]) == 2
+    out = capsys.readouterr().out
+    assert "data.json" in out and "record 0" in out and "entities[0]" in out and "'Person'" in out
+
+
+def test_convert_and_info_and_show(folder, tmp_path, capsys):
+    (tmp_path / "a.txt").write_text("Marie married Pierre .\n")
+    (tmp_path / "a.ann").write_text("T1\tPerson 0 5\tMarie\nT2\tPerson 14 20\tPierre\nR1\tmarried-to Arg1:T1 Arg2:T2\n")
+    output = tmp_path / "a.json"
+    command = ["convert", "brat", str(tmp_path / "a.txt"), str(output), "--types-output", str(tmp_path / "t.json")]
+    assert aspert_cli.main([*command, "--symmetric", "married-to"]) == 0
+    assert "1 sentences, 2 entities, 1 relations" in capsys.readouterr().out
+    assert json.loads((tmp_path / "t.json").read_text())["relations"]["married-to"]["symmetric"] is True
+    assert aspert_cli.main(["info", str(folder)]) == 0
+    assert "married-to (symmetric)" in capsys.readouterr().out
+    page = tmp_path / "page.html"
+    assert aspert_cli.main(["show", str(folder), "--text", "<script>alert(1)</script> Marie", "--output", str(page)]) == 0
+    assert "<script>alert(1)" not in page.read_text()
+
+
+def test_learn_constraints(tmp_path, data, capsys):
+    folder = tmp_path / "model"
+    make_model().save_pretrained(folder)
+    assert aspert_cli.main(["learn-constraints", str(folder), str(data)]) == 0
+    assert "works-for: Person -> Company" in capsys.readouterr().out
+    config = json.loads((folder / "config.json").read_text())
+    assert config["relation_type_constraints"]["works-for"] == [["Person", "Company"]]
+    # the code of the pipeline still travels with the folder
+    assert "custom_pipelines" in config and "auto_map" in config
+
+
+def test_errors_are_one_line(folder, data, tmp_path, capsys):
+    assert "no such folder" in failed(capsys, "predict", tmp_path / "nothing", "--text", "x")
+    assert "nothing.txt" in failed(capsys, "predict", folder, tmp_path / "nothing.txt")
+    assert "relation types are" in failed(capsys, "predict", folder, "--text", "x", "--relation-threshold", "a=0.5")
+    assert "entity_threshold" in failed(capsys, "predict", folder, "--text", "x", "--entity-threshold", "3")
+    assert "needs --output" in failed(capsys, "predict", folder, "--text", "x", "--format", "csv")
+    assert "not both" in failed(capsys, "predict", folder, data, "--text", "x")
+    assert "word splitter" in failed(capsys, "predict", folder, "--text", "x", "--word-splitter", "spaces")
+    assert "language" in failed(capsys, "predict", folder, "--text", "x", "--language", "xx")
+    assert "no SpERT weights" in failed(capsys, "import-spert", tmp_path, "--types", data, "--output", tmp_path / "o")
+    bad = tmp_path / "bad.json"
+    bad.write_text('[{"tokens": ["a"')
+    assert "bad.json" in failed(capsys, "evaluate", folder, bad)
+    with pytest.raises(SystemExit) as exit_code:
+        aspert_cli.main(["predict", str(folder), "--format", "nothing"])
+    assert exit_code.value.code == 2
+
+
+def test_import_spert(spert_reference, corpora, tmp_path, capsys):
+    """From SpERT's checkpoint through the command line to SpERT's own predictions."""
+    output = tmp_path / "model"
+    types = spert_reference / "conll04_types.json"
+    assert aspert_cli.main(["import-spert", str(spert_reference), "--types", str(types), "--output", str(output)]) == 0
+    test = corpora / "conll04" / "conll04_test.json"
+    assert aspert_cli.main(["predict", str(output), str(test), "--output", str(tmp_path / "p.jsonl")]) == 0
+    reference = json.loads((spert_reference / "predictions_test.json").read_text())
+    predicted = lines(tmp_path / "p.jsonl")
+    assert len(predicted) == len(reference) == 288
+
+    def entries(record):
+        entities = {(one["start"], one["end"], one["type"]): one["score"] for one in record["entities"]}
+        relations = {(one["head"], one["tail"], one["type"]): one["score"] for one in record["relations"]}
+        return entities, relations
+
+    for ours, theirs in zip(predicted, reference):
+        for mine, other in zip(entries(ours), entries(theirs)):
+            assert mine.keys() == other.keys()
+            assert all(abs(mine[key] - other[key]) < 1e-4 for key in mine)
