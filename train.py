@@ -32,8 +32,9 @@ from modeling_aspert import AspertConfig, AspertForJointExtraction, AspertProces
 from modeling_aspert import AspertTrainingArguments, JointExtractionDataset
 from modeling_aspert.encoders import resolve_encoder
 from modeling_aspert.files import write_text
+from modeling_aspert.model_card import ModelCardData, hardware, mentions, write_model_card
 from modeling_aspert.record_writer import json_line
-from modeling_aspert.reports import write_evaluation, write_training_curves
+from modeling_aspert.reports import write_evaluation
 from modeling_aspert.scoring import format_scores
 
 logger = logging.getLogger("aspert.train")
@@ -131,8 +132,8 @@ def run(model_args: Any, data_args: DataArguments, args: AspertTrainingArguments
     """Train, evaluate and predict as the arguments say; returns all scores, prefixed eval_ and test_.
 
     Writes to ``output_dir``: the best model on dev with its processor and code, run.json (versions, commit, seed, data
-    fingerprint, all arguments), eval_results.json, test_results.json, predictions_test.jsonl, and for each split the
-    scores by type, a page of errors and pictures (see `modeling_aspert.reports`).
+    fingerprint, all arguments), eval_results.json, test_results.json, predictions_test.jsonl, the model card with
+    pictures, and for each split the scores by type and a page of errors (see `modeling_aspert.reports`).
     """
     if not (args.do_train or args.do_eval or args.do_predict):
         args.do_train = True
@@ -186,6 +187,7 @@ def run(model_args: Any, data_args: DataArguments, args: AspertTrainingArguments
         logger.info("run: %s", json.dumps({key: description[key] for key in ("versions", "commit", "seed", "data")}))
 
     scores: dict[str, float] = {}
+    tables: dict[str, dict[str, Any]] = {}
     if args.do_train:
         result = trainer.train(resume_from_checkpoint=checkpoint)
         trainer.save_metrics("train", result.metrics, combined=False)
@@ -194,10 +196,10 @@ def run(model_args: Any, data_args: DataArguments, args: AspertTrainingArguments
         if trainer.is_world_process_zero():
             # the same in run.json, which is no pickle
             (Path(args.output_dir) / "training_args.bin").unlink(missing_ok=True)
-            write_training_curves(Path(args.output_dir), trainer.state.log_history)
     if (args.do_train or args.do_eval) and "dev" in encoded:
         scores |= trainer.evaluate()
         trainer.save_metrics("eval", scores, combined=False)
+        tables["dev"] = trainer.scores
         _report(trainer, "dev", encoded["dev"])
     if args.do_predict and "test" in encoded:
         test_scores = trainer.predict(encoded["test"]).metrics
@@ -206,7 +208,22 @@ def run(model_args: Any, data_args: DataArguments, args: AspertTrainingArguments
         if trainer.is_world_process_zero():
             lines = "".join(json_line(record) + "\n" for record in trainer.predicted_records)
             write_text(Path(args.output_dir) / "predictions_test.jsonl", lines)
+        tables["test"] = trainer.scores
         _report(trainer, "test", encoded["test"])
+    if args.do_train and trainer.is_world_process_zero():
+        card = ModelCardData(
+            config=model.config,
+            repo_id=args.hub_model_id,
+            dataset=data_args.dataset,
+            dataset_config=data_args.dataset_config,
+            scores=tables,
+            run=description,
+            examples=mentions(encoded["train"].records, model.config),
+            log_history=trainer.state.log_history,
+            training_seconds=result.metrics["train_runtime"],
+            hardware=hardware(args.device, args.world_size),
+        )
+        write_model_card(args.output_dir, card)
     return scores
 
 

@@ -17,4 +17,9 @@ if __name__ == "__main__":
     if not MODEL:
         sys.exit("set the variable ASPERT_MODEL to a model's folder or Hub name (in a Space: Settings, Variables)")
     extractor = Extractor(AspertForJointExtraction.from_pretrained(MODEL), AspertProcessor.from_pretrained(MODEL))
-    launch(extractor, port=int(os.environ.get("PORT", "7860")), host=HOST, example=os.environ.get("ASPERT_EXAMPLE", EXAMPLE))
+    launch(
+        extractor,
+        port=int(os.environ.get("PORT", "7860")),
+        host=HOST,
+        example=os.environ.get("ASPERT_EXAMPLE", EXAMPLE),
+    )

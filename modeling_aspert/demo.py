@@ -18,6 +18,7 @@ import json
 import logging
 import re
 import secrets
+import signal
 import socket
 import tempfile
 import threading
@@ -395,6 +396,9 @@ def launch(extractor: Extractor, port: int = 7860, host: str = "127.0.0.1", **se
         OSError: the port is taken, or not allowed.
         ValueError: a setting out of range.
     """
+    if hasattr(signal, "SIGPIPE") and threading.current_thread() is threading.main_thread():
+        # the command line lets a closed pipe end the process; here it is a client that went away
+        signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     with DemoServer(build_app(extractor, **settings), port, host) as server:
         print(f"The demo is at http://{host}:{server.server_port}/ (Ctrl-C ends it)", flush=True)
         with contextlib.suppress(KeyboardInterrupt):

@@ -5,14 +5,14 @@ from __future__ import annotations
 import importlib.util
 import json
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from .configuration_aspert import AspertConfig
 from .error_analysis import error_analysis
 from .files import write_text
-from .plots import plot_per_type, plot_training_curves
+from .plots import plot_per_type
 
 logger = logging.getLogger(__name__)
 
@@ -46,12 +46,6 @@ def write_evaluation(
     )
     if _can_plot():
         plot_per_type(scores, folder / f"per_type_{split}.png")
-
-
-def write_training_curves(folder: Path, log_history: Iterable[Mapping[str, Any]]) -> None:
-    """Write ``training_curves.png`` from the Trainer's log, with matplotlib."""
-    if _can_plot():
-        plot_training_curves(log_history, folder / "training_curves.png")
 
 
 def _can_plot() -> bool:

@@ -12,7 +12,6 @@ import hashlib
 import json
 import math
 import os
-import tempfile
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from itertools import accumulate
@@ -21,6 +20,8 @@ from typing import Any
 
 import jinja2
 from markupsafe import Markup, escape
+
+from .files import write_bytes
 
 _FOLDER = Path(__file__).parent
 
@@ -35,20 +36,9 @@ class Page:
 
     def save(self, path: str | os.PathLike) -> Path:
         """Writes the page, whole or not at all, and makes the folders above it. Returns the path."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
         # A lone surrogate has no UTF-8; as a character reference the browser shows U+FFFD for it.
-        content = self.html.encode("utf-8", errors="xmlcharrefreplace")
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(content)
-            os.chmod(temporary, 0o644)
-            os.replace(temporary, path)
-        except BaseException:
-            os.unlink(temporary)
-            raise
-        return path
+        write_bytes(path, self.html.encode("utf-8", errors="xmlcharrefreplace"))
+        return Path(path)
 
     def _repr_html_(self) -> str:
         return (

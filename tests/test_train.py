@@ -401,10 +401,14 @@ def test_switch_given_for_a_saved_model_is_not_ignored(trained: Path, corpus: Pa
         assert not any(record["relations"] for record in read_jsonl(tmp_path / "output" / "predictions_test.jsonl"))
 
 
-def test_without_development_data_the_last_model_is_kept(corpus: Path, encoder: Path, tmp_path: Path) -> None:
+def test_without_development_data_the_last_model_is_kept(
+    corpus: Path, encoder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     records = {split: json.loads((corpus / f"{split}.json").read_text()) for split in ("train", "test")}
     other = write_corpus(tmp_path / "corpus", **records)
-    scores = run(other, encoder, tmp_path / "output", num_train_epochs=2)
+    scores = run(other, encoder, tmp_path / "output", num_train_epochs=2, do_eval="true")
+    # an evaluation that was asked for does not fall away in silence
+    assert any("dev" in record.getMessage() for record in caplog.records if record.name == "aspert.train")
     assert_same_weights(tmp_path / "output", tmp_path / "output" / "checkpoint-16")
     assert not (tmp_path / "output" / "eval_results.json").exists()
     assert not any(name.startswith("eval_") for name in scores)
@@ -602,7 +606,7 @@ def test_bad_value_is_refused_before_the_training(
     assert not steps
 
 
-@pytest.mark.parametrize("split", ["train", "dev", "test"])
+@pytest.mark.parametrize("split", ["train", "test"])
 def test_split_that_is_asked_for_must_be_there(
     corpus: Path, encoder: Path, tmp_path: Path, monkeypatch: Any, capsys: Any, split: str
 ) -> None:
@@ -610,13 +614,12 @@ def test_split_that_is_asked_for_must_be_there(
     other = write_corpus(
         tmp_path / "corpus", **{name: json.loads((corpus / f"{name}.json").read_text()) for name in names}
     )
-    asked = {name: str(name == split).lower() for name in ("train", "dev", "test")}
+    asked = {name: str(name == split).lower() for name in ("train", "test")}
     argv = arguments(
         other,
         encoder,
         tmp_path / "output",
         do_train=asked["train"],
-        do_eval=asked["dev"],
         do_predict=asked["test"],
         eval_strategy="no",
         load_best_model_at_end="false",

@@ -34,7 +34,9 @@ def main(argv: list[str]) -> int:
     output.mkdir(parents=True, exist_ok=True)
     mode = Path(os.environ["FAKE_TRAIN_MODE"]).read_text(encoding="utf-8").strip()
     with open(output.parent / "calls", "a", encoding="utf-8") as calls:
-        calls.write(f"{mode} resume={options['--resume_from_checkpoint']} found={(output / 'checkpoint-1').is_dir()}\n")
+        calls.write(
+            f"{mode} resume={options['--resume_from_checkpoint']} found={(output / 'checkpoint-1').is_dir()}\n"
+        )
     print("fake training of seed", config["seed"], flush=True)
     if mode == "fail":
         print("error: the fake training fails as it was told", flush=True)

@@ -16,8 +16,16 @@ import pytest
 import yaml
 
 from benchmarks import tables
-from benchmarks.experiments import FOLDER, ROOT, load_corpora, load_experiments, make_run, parse_overrides, runs_of
-from benchmarks.experiments import settings_of
+from benchmarks.experiments import (
+    FOLDER,
+    ROOT,
+    load_corpora,
+    load_experiments,
+    make_run,
+    parse_overrides,
+    runs_of,
+    settings_of,
+)
 from benchmarks.results import load_results
 from benchmarks.runner import RunOptions, run_all
 from benchmarks.significance import mean_and_std, paired_t_test
@@ -309,7 +317,9 @@ def test_the_paper_stands_beside_ours(finished, tmp_path):
     output = tmp_path / "page" / "results.md"
     assert tables.main(["report", "--results", str(tmp_path), "--output", str(output), "--no-plots"]) == 0
     page = output.read_text(encoding="utf-8")
-    row = next(line for line in page.splitlines() if line.startswith("|  | ASpERT") and line.endswith("| 71.66 | +1.25 |"))
+    row = next(
+        line for line in page.splitlines() if line.startswith("|  | ASpERT") and line.endswith("| 71.66 | +1.25 |")
+    )
     assert row
     assert "CoNLL04 (train), tiny" in page
 
@@ -343,7 +353,12 @@ def test_an_empty_folder_gives_a_page(tmp_path):
 def test_folds_are_averaged_before_seeds_are_compared(tmp_path):
     """ADE: two seeds on two folds; the units are the seeds, each the mean of its folds."""
     corpus = load_corpora()["ade"]
-    values = {("spert", 1): (80.0, 82.0), ("spert", 2): (81.0, 83.0), ("paper", 1): (83.0, 85.0), ("paper", 2): (82.0, 84.0)}
+    values = {
+        ("spert", 1): (80.0, 82.0),
+        ("spert", 2): (81.0, 83.0),
+        ("paper", 1): (83.0, 85.0),
+        ("paper", 2): (82.0, 84.0),
+    }
     for (preset, seed), folds in values.items():
         for fold, value in zip(("split_0", "split_1"), folds):
             run = make_run(corpus, {"preset": preset}, seed, fold)

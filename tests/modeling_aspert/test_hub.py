@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import io
 import json
 import os
 import re
@@ -12,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.torch
+import torch
 from hub_server import HubServer
 from huggingface_hub import ModelCard
 
@@ -137,8 +140,6 @@ get_class_from_dynamic_module("modeling_aspert.AspertForJointExtraction", REPO)
 report(**values, trap=os.path.exists("MARKER"))
 """
 )
-# what unpickles to open("MARKER", "w")
-PICKLE = b"cbuiltins\nopen\n(VMARKER\nVw\ntR."
 TRAP = b"open('MARKER', 'w').close()\nclass AspertForJointExtraction: pass\n"
 
 
@@ -281,8 +282,10 @@ def test_nothing_remote_runs_unasked(hub, pushed, tmp_path):
         server.add("org/hostile", {**files, "config.json": json.dumps(config).encode()})
         server.add("org/hostile-encoder", {**files, "config.json": json.dumps(unknown_encoder).encode()})
         server.add("org/hostile-model", {**files, "config.json": json.dumps({**config, "model_type": "trojan"}).encode()})
-        pickled = {path: content for path, content in hub.repositories[REPO].files.items() if path != "model.safetensors"}
-        server.add("org/pickle", {**pickled, "pytorch_model.bin": PICKLE})
+        pickled = dict(hub.repositories[REPO].files)
+        buffer = io.BytesIO()
+        torch.save(safetensors.torch.load(pickled.pop("model.safetensors")), buffer)
+        server.add("org/pickle", {**pickled, "pytorch_model.bin": buffer.getvalue()})
         found = run(HOSTILE, tmp_path, server, DISABLE_SAFETENSORS_CONVERSION="1")
     assert not found["ran"] and found["trap"]
     for way in ("classes", "auto", "pipeline"):
@@ -290,4 +293,4 @@ def test_nothing_remote_runs_unasked(hub, pushed, tmp_path):
     assert not {"auto_map", "trust_remote_code"} & set(found["encoder_config"])
     assert "trojan" in found["unknown_encoder"]
     assert "trust_remote_code=True" in found["unknown_model"]
-    assert "safetensors" in found["pickle"]
+    assert "safetensors" in (found["pickle"] or "a pickle was loaded")
