@@ -37,7 +37,9 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="[TYPE=]P",
         help="least probability of a relation, for all types or one; may be repeated (default: the model's)",
     )
-    group.add_argument("--entity-threshold", type=float, default=0.0, metavar="P", help="least probability of an entity")
+    group.add_argument(
+        "--entity-threshold", type=float, default=0.0, metavar="P", help="least probability of an entity"
+    )
     group.add_argument("--overlap", choices=("allow", "flat"), default="allow", help="flat: the best of overlapping")
     group.add_argument("--word-splitter", help="rules, rules-split-hyphens or whitespace (default: the model's)")
     group.add_argument("--language", help="language of the text, for its sentences (default: the model's)")

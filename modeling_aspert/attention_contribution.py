@@ -143,18 +143,21 @@ def _max_over(gated: Tensor, starts: Tensor, ends: Tensor, scope: str) -> Tensor
     if scope == "span":
         return _square_max(gated, batch_index, starts, ends)
 
+    widest = int((ends - starts).max()) if starts.numel() else 1
     # per row, the maximum left of each column and from each column on
     before = F.pad(gated.cummax(-1).values, (1, 0))
     after = F.pad(gated.flip(-1).cummax(-1).values.flip(-1), (0, 1))
     pooled = []
     for maxima, column in ((before, starts), (after, ends)):
         # channels last, so that one lookup in the table of [rows x columns] returns all heads of a span
-        table = range_max_table(maxima.permute(0, 2, 3, 1).reshape(batch_size, length, -1))
+        table = range_max_table(maxima.permute(0, 2, 3, 1).reshape(batch_size, length, -1), widest)
         levels = table.shape[0]
         level, width = range_levels(ends - starts, levels)
         flat = table.view(-1, heads)
         row = (level * batch_size + batch_index) * length
-        pooled += [F.embedding((row + first) * (length + 1) + column, flat) for first in (starts, (ends - width).clamp(min=0))]
+        pooled += [
+            F.embedding((row + first) * (length + 1) + column, flat) for first in (starts, (ends - width).clamp(min=0))
+        ]
     return torch.stack(pooled).amax(0)
 
 

@@ -47,7 +47,9 @@ def load(args: Namespace) -> Extractor:
 
 def _check_folder(model: str) -> None:
     """A path that does not exist would be taken for a Hub name."""
-    if not Path(model).is_dir() and (Path(model).is_absolute() or model.startswith((".", "~")) or model.count("/") > 1):
+    if not Path(model).is_dir() and (
+        Path(model).is_absolute() or model.startswith((".", "~")) or model.count("/") > 1
+    ):
         raise FileNotFoundError(f"{model}: no such folder")
 
 
@@ -122,7 +124,9 @@ def predict(args: Namespace) -> None:
         with ResumableJsonlWriter(args.output, settings, chunk=CHUNK_INPUTS) as writer:
             done = writer.completed
             if done:
-                print(f"{args.output}: {done} records are there from a run before, going on after them", file=sys.stderr)
+                print(
+                    f"{args.output}: {done} records are there from a run before, going on after them", file=sys.stderr
+                )
             remaining = itertools.islice(records, done, None)
             for record in tqdm(_run(extractor, remaining, as_words=True), initial=done, **progress):
                 writer.write(record)
@@ -144,11 +148,11 @@ def evaluate(args: Namespace) -> None:
     for warning in report.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     sentences = (Sentence(record["tokens"]) for record in gold)
-    annotations = tqdm(extractor.annotate(sentences), total=len(gold), unit=" sentences", disable=not sys.stderr.isatty())
-    predicted = [{**record, **annotation} for record, annotation in zip(gold, annotations)]
-    scores = compute_scores(
-        predicted, gold, config.entity_types, config.relation_types, config.symmetric_relations
+    annotations = tqdm(
+        extractor.annotate(sentences), total=len(gold), unit=" sentences", disable=not sys.stderr.isatty()
     )
+    predicted = [{**record, **annotation} for record, annotation in zip(gold, annotations)]
+    scores = compute_scores(predicted, gold, config.entity_types, config.relation_types, config.symmetric_relations)
     print(format_scores(scores))
     if args.output is not None:
         from .reports import write_evaluation

@@ -98,9 +98,14 @@ class AspertConfig(PretrainedConfig):
             # the pipeline's code beside the weights is for processes without this package
             kwargs.pop("custom_pipelines", None)
         self.encoder_config = _encoder_config(encoder_config)
-        self.entity_types = list(entity_types)
-        self.relation_types = list(relation_types)
-        self.symmetric_relations = list(symmetric_relations)
+        for name, labels in (
+            ("entity_types", entity_types),
+            ("relation_types", relation_types),
+            ("symmetric_relations", symmetric_relations),
+        ):
+            if isinstance(labels, str):
+                raise ValueError(f"AspertConfig.{name} = {labels!r} is not valid: it must be a list of names")
+            setattr(self, name, list(labels))
         self.max_span_width = max_span_width
         self.attentional_contribution = attentional_contribution
         self.contribution_threshold = contribution_threshold
@@ -178,14 +183,20 @@ class AspertConfig(PretrainedConfig):
             self._check(name, getattr(self, name) in allowed, f"one of {', '.join(allowed)}")
         for name in ("contribution_threshold", "classifier_dropout", "mlp_dropout"):
             self._check(name, _is_number(value := getattr(self, name)) and 0 <= value < 1, "a number in [0, 1)")
-        self._check("relation_threshold", _is_number(self.relation_threshold) and 0 <= self.relation_threshold <= 1, "a number in [0, 1]")
+        self._check(
+            "relation_threshold",
+            _is_number(self.relation_threshold) and 0 <= self.relation_threshold <= 1,
+            "a number in [0, 1]",
+        )
         for name in ("span_loss_weight", "initializer_range"):
             self._check(name, _is_number(value := getattr(self, name)) and value >= 0, "a number >= 0")
         for name in ("entity_types", "relation_types", "symmetric_relations"):
             labels = getattr(self, name)
             self._check(name, all(isinstance(label, str) and label for label in labels), "a list of non-empty names")
             self._check(name, len(set(labels)) == len(labels), "a list without duplicates")
-        self._check("entity_types", NONE_TYPE not in self.entity_types, f"a list without {NONE_TYPE!r}, which is implied")
+        self._check(
+            "entity_types", NONE_TYPE not in self.entity_types, f"a list without {NONE_TYPE!r}, which is implied"
+        )
         self._check(
             "relation_type_constraints",
             all(

@@ -55,9 +55,7 @@ class JointExtractionDataset(Dataset):
         ValueError: a type that the configuration does not have, or a sentence longer than the encoder's limit.
     """
 
-    def __init__(
-        self, records: Iterable[Mapping[str, Any]], processor: AspertProcessor, config: AspertConfig
-    ) -> None:
+    def __init__(self, records: Iterable[Mapping[str, Any]], processor: AspertProcessor, config: AspertConfig) -> None:
         self.records = [dict(record) for record in records]
         self.config = config
         sentences: list[EncodedSentence] = []
@@ -85,7 +83,9 @@ class JointExtractionDataset(Dataset):
 
     def _check_lengths(self, sentences: list[EncodedSentence], limit: int | None) -> None:
         too_long = [
-            position for position, sentence in enumerate(sentences) if limit is not None and sentence.num_tokens > limit
+            position
+            for position, sentence in enumerate(sentences)
+            if limit is not None and sentence.num_tokens > limit
         ]
         if too_long:
             first = too_long[0]

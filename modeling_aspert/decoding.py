@@ -79,7 +79,8 @@ def decode(
         word_spans: [B, S, 2], words.
         span_mask: bool [B, S].
         config: the model's configuration.
-        relation_threshold: one for all types, or one by type (missing types: the configuration's).
+        relation_threshold: one for all types and for the veto of a none class, or one by type (missing types, and
+            the veto: the configuration's).
         entity_threshold: least probability of an entity's type.
         span_labels: [B, S] types of given entities (1 ... T_e); then only relations are predicted, and the given
             entities have score 1.
@@ -102,7 +103,8 @@ def decode(
     limits = _thresholds(config, relation_threshold).to(probabilities.device)
     related = output.pair_mask.bool().unsqueeze(-1).expand(*output.pair_mask.shape, len(limits))
     if config.relation_none_class:
-        related = related & (probabilities[..., -1:] < config.relation_threshold)
+        veto = config.relation_threshold if not isinstance(relation_threshold, (int, float)) else relation_threshold
+        related = related & (probabilities[..., -1:] < veto)
         probabilities = probabilities[..., :-1]
     pair_index, pair, kind = (related & (probabilities >= limits)).nonzero(as_tuple=True)
     head, tail = output.pairs[pair_index, pair].unbind(-1)
@@ -114,7 +116,10 @@ def decode(
     head, tail = position[pair_index, head], position[pair_index, tail]
     # entities are sorted by (start, end), so the order of positions is the order of spans
     symmetric = torch.tensor(config.symmetric_flags, device=kind.device, dtype=torch.bool)[kind]
-    head, tail = torch.where(symmetric, torch.minimum(head, tail), head), torch.where(symmetric, torch.maximum(head, tail), tail)
+    head, tail = (
+        torch.where(symmetric, torch.minimum(head, tail), head),
+        torch.where(symmetric, torch.maximum(head, tail), tail),
+    )
     relations, relation_scores = _highest(
         torch.column_stack([pair_index, head, tail, kind]).cpu().numpy(), relation_scores.cpu().numpy()
     )
@@ -187,7 +192,10 @@ def without_overlaps(predictions: Predictions) -> Predictions:
     relations[:, 1:3] = position[relations[:, 1:3]]
     alive = (relations[:, 1:3] >= 0).all(axis=1)
     return Predictions(
-        predictions.entities[kept], predictions.entity_scores[kept], relations[alive], predictions.relation_scores[alive]
+        predictions.entities[kept],
+        predictions.entity_scores[kept],
+        relations[alive],
+        predictions.relation_scores[alive],
     )
 
 

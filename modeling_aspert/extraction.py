@@ -324,7 +324,9 @@ def _document_of_words(given: Mapping[str, Any]) -> _Document:
     return document
 
 
-def _cut_words(words: Sequence[tuple[int, int]], offset: int, spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+def _cut_words(
+    words: Sequence[tuple[int, int]], offset: int, spans: Sequence[tuple[int, int]]
+) -> list[tuple[int, int]]:
     """Words at their place in the text, cut where a given entity begins or ends inside one."""
     cuts = sorted({edge for span in spans for edge in span})
     result = []

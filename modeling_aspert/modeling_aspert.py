@@ -8,6 +8,7 @@ end-exclusive. Batches are padded on the right.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -125,7 +126,7 @@ class AspertPreTrainedModel(PreTrainedModel):
     @classmethod
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> AspertPreTrainedModel:
         """As every model's, but weights are read as safetensors only: pickles can run code."""
-        return super().from_pretrained(*args, **{**kwargs, "use_safetensors": True})
+        return _safetensors_only(super().from_pretrained, *args, **kwargs)
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:
         """As every model's, with the code of the "joint-extraction" pipeline beside the model's own."""
@@ -181,8 +182,8 @@ class AspertForJointExtraction(AspertPreTrainedModel):
             ValueError: a field that is not valid.
         """
         config = AspertConfig.from_preset(preset, **fields)
-        encoder = AutoModel.from_pretrained(
-            name_or_path, use_safetensors=True, dtype=torch.float32, attn_implementation=_attention_for(config)
+        encoder = _safetensors_only(
+            AutoModel.from_pretrained, name_or_path, dtype=torch.float32, attn_implementation=_attention_for(config)
         )
         model = cls(AspertConfig.from_preset(preset, **{**fields, "encoder_config": encoder.config}))
         _remove_pooler(encoder)
@@ -222,7 +223,12 @@ class AspertForJointExtraction(AspertPreTrainedModel):
                 those of the effective batch over all processes and accumulation steps.
             output_contribution: return the attentional contribution degree.
             return_dict: False returns a tuple.
+
+        Raises:
+            ValueError: labels of one kind without the other, or an encoder that returns no attentions.
         """
+        if (span_labels is None) != (pair_labels is None):
+            raise ValueError("the loss needs both span_labels and pair_labels: give both or neither")
         if span_mask is None:
             span_mask = torch.ones_like(span_widths, dtype=torch.bool)
         span_mask = span_mask.bool()
@@ -244,7 +250,7 @@ class AspertForJointExtraction(AspertPreTrainedModel):
         relation_logits = self._classify_pairs(table, representation, spans, pairs, pair_mask.bool())
 
         loss = span_loss = relation_loss = None
-        if span_labels is not None and pair_labels is not None:
+        if span_labels is not None:
             span_loss, relation_loss = self._losses(
                 span_logits, relation_logits, span_labels, pair_labels, span_mask, pair_mask.bool(), num_items_in_batch
             )
@@ -402,6 +408,16 @@ def pairs_of_entities(is_entity: Tensor) -> tuple[Tensor, Tensor]:
     pairs[sentence, position] = torch.stack([span[head], span[tail]], dim=-1)
     pair_mask = torch.arange(most, device=span.device) < num_pairs.unsqueeze(1)
     return pairs, pair_mask
+
+
+def _safetensors_only(load: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Load weights, but never a pickle."""
+    try:
+        return load(*args, **{**kwargs, "use_safetensors": True})
+    except OSError as error:
+        if "safetensors" not in str(error):
+            raise
+        raise OSError(f"{error} Pickled weights can run code and are refused: convert them to safetensors.") from None
 
 
 def _attention_for(config: AspertConfig) -> str | None:

@@ -33,7 +33,9 @@ class JointExtractionPipeline(Pipeline):
     _load_feature_extractor = False
     _load_image_processor = False
 
-    def __call__(self, inputs: Any, **options: Any) -> dict[str, Any] | list[dict[str, Any]] | Iterator[dict[str, Any]]:
+    def __call__(
+        self, inputs: Any, **options: Any
+    ) -> dict[str, Any] | list[dict[str, Any]] | Iterator[dict[str, Any]]:
         split = options.pop("is_split_into_words", self._preprocess_params.get("is_split_into_words", False))
         extractor = self._extractor(**options)
         if _is_single(inputs, split):
@@ -47,7 +49,9 @@ class JointExtractionPipeline(Pipeline):
         options.pop("num_workers", None)
         unknown = set(options) - _OPTIONS
         if unknown:
-            raise TypeError(f"unknown options {sorted(unknown)}: choose from {sorted(_OPTIONS | {'is_split_into_words'})}")
+            raise TypeError(
+                f"unknown options {sorted(unknown)}: choose from {sorted(_OPTIONS | {'is_split_into_words'})}"
+            )
         settings = {**self._forward_params, **options}
         if self._batch_size is not None:
             settings.setdefault("batch_size", self._batch_size)

@@ -11,19 +11,21 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
-def range_max_table(values: Tensor) -> Tensor:
+def range_max_table(values: Tensor, widest: int | None = None) -> Tensor:
     """Maxima of all windows whose width is a power of two.
 
     Args:
         values: [B, n, d].
+        widest: the widest range that will be asked for; default: n.
 
     Returns:
-        [K, B, n, d] with K = floor(log2 n) + 1; entry [k, b, i] is the maximum of ``values[b, i : i + 2**k]``
+        [K, B, n, d] with K = floor(log2 widest) + 1; entry [k, b, i] is the maximum of ``values[b, i : i + 2**k]``
         (cut at n).
     """
-    levels, length = [values], values.shape[1]
+    levels = [values]
+    widest = values.shape[1] if widest is None else min(widest, values.shape[1])
     width = 1
-    while 2 * width <= length:
+    while 2 * width <= widest:
         previous = levels[-1]
         levels.append(
             torch.cat([torch.maximum(previous[:, :-width], previous[:, width:]), previous[:, -width:]], dim=1)

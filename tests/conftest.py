@@ -49,7 +49,14 @@ def quickstart_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("quickstart") / "model"
     command = [sys.executable, str(root / "train.py"), str(root / "configuration" / "quickstart.yaml")]
     command += ["--output_dir", str(folder), "--num_train_epochs", "3", "--disable_tqdm", "true"]
-    command += ["--per_device_train_batch_size", "8", "--train_sampling_strategy", "group_by_length", "--use_cpu", "true"]
+    command += [
+        "--per_device_train_batch_size",
+        "8",
+        "--train_sampling_strategy",
+        "group_by_length",
+        "--use_cpu",
+        "true",
+    ]
     environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-4000:]

@@ -181,7 +181,9 @@ def test_validate(data, tmp_path, capsys):
 
 def test_convert_and_info_and_show(folder, tmp_path, capsys):
     (tmp_path / "a.txt").write_text("Marie married Pierre .\n")
-    (tmp_path / "a.ann").write_text("T1\tPerson 0 5\tMarie\nT2\tPerson 14 20\tPierre\nR1\tmarried-to Arg1:T1 Arg2:T2\n")
+    (tmp_path / "a.ann").write_text(
+        "T1\tPerson 0 5\tMarie\nT2\tPerson 14 20\tPierre\nR1\tmarried-to Arg1:T1 Arg2:T2\n"
+    )
     output = tmp_path / "a.json"
     command = ["convert", "brat", str(tmp_path / "a.txt"), str(output), "--types-output", str(tmp_path / "t.json")]
     assert aspert_cli.main([*command, "--symmetric", "married-to"]) == 0
@@ -190,7 +192,9 @@ def test_convert_and_info_and_show(folder, tmp_path, capsys):
     assert aspert_cli.main(["info", str(folder)]) == 0
     assert "married-to (symmetric)" in capsys.readouterr().out
     page = tmp_path / "page.html"
-    assert aspert_cli.main(["show", str(folder), "--text", "<script>alert(1)</script> Marie", "--output", str(page)]) == 0
+    assert (
+        aspert_cli.main(["show", str(folder), "--text", "<script>alert(1)</script> Marie", "--output", str(page)]) == 0
+    )
     assert "<script>alert(1)" not in page.read_text()
 
 

@@ -41,7 +41,9 @@ def test_blocks_run(page: Path, quickstart_model: Path, tmp_path: Path, request:
     for language, code in blocks(page):
         assert language in RUN + SHOWN, f"{page.name}: a block of unknown language {language!r}"
         if language in RUN:
-            command = [sys.executable, "-c", code] if language == "python" else ["bash", "-euo", "pipefail", "-c", code]
+            command = (
+                [sys.executable, "-c", code] if language == "python" else ["bash", "-euo", "pipefail", "-c", code]
+            )
             done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
             assert done.returncode == 0, f"{page.name}:\n{code}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
 

@@ -863,7 +863,7 @@ def test_accelerate_launch_of_two_processes_equals_one(tmp_path: Path) -> None:
     """The real launcher: 2 x batch 4 gives the weights, scores and predictions of 1 x batch 8."""
     encoder = make_encoder(tmp_path / "encoder", dropout=0.0)
     corpus = make_corpus(tmp_path / "corpus", train=32)
-    fields = {"classifier_dropout": 0.0, "mlp_dropout": 0.0, "adam_epsilon": 1e-4}
+    fields = {"classifier_dropout": 0.0, "mlp_dropout": 0.0, "adam_epsilon": 1e-6, "num_train_epochs": 10}
     run(corpus, encoder, tmp_path / "one", per_device_train_batch_size=8, **fields)
     # with --cpu, accelerate 1.15 starts one process (more only under MPI), whatever --num_processes says
     command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
@@ -873,7 +873,7 @@ def test_accelerate_launch_of_two_processes_equals_one(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count("Scores on test") == 1
     # 4 steps an epoch, not 8: there were two processes
-    assert json.loads((tmp_path / "two" / "trainer_state.json").read_text())["max_steps"] == 20
+    assert json.loads((tmp_path / "two" / "trainer_state.json").read_text())["max_steps"] == 40
     one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
     for name in one:
         assert (one[name] - two[name]).abs().max() <= 1e-5, name

