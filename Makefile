@@ -30,7 +30,7 @@ demo: $(BIN)/.installed ## train the quickstart model and extract from three sen
 	$(BIN)/python -m modeling_aspert.sample $(MODEL)
 
 test: $(BIN)/.test-installed ## run the tests
-	$(BIN)/python -m pytest -q -m "not slow"
+	$(BIN)/python -m pytest -q -m "not slow" -n 2 --dist loadfile
 
 test-slow: $(BIN)/.test-installed ## run the slow tests too
 	$(BIN)/python -m pytest -q

@@ -98,7 +98,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     constraints.add_argument("data", metavar="TRAIN.json")
 
-    demo = commands.add_parser("demo", parents=[options], help="a web page to try a model (extra: demo)")
+    demo = commands.add_parser("demo", parents=[options], help="a web page on this machine to try a model")
     demo.add_argument("--port", type=int, default=7860)
     return parser
 

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 import train
-from modeling_aspert import AspertTrainer, reports
+from modeling_aspert import AspertTrainer, model_card, reports
 
 _FORKSERVER = multiprocessing.get_context("forkserver")
 _FORKSERVER.set_forkserver_preload(["tests.training_worker"])
@@ -100,6 +100,7 @@ def run_together(folder: Path, processes: int, function: Callable[..., Any], *ar
 def train_main(argv: Sequence[str], kill_at: int | None = None) -> int:
     """`python train.py ARGV` without pictures; SIGKILL in the forward pass of the step after ``kill_at`` steps."""
     reports._can_plot = lambda: False
+    model_card._drawn = lambda *_: False
     sys.argv = ["train.py", *argv]
     if kill_at is not None:
         kill_before_step(kill_at)
