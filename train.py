@@ -28,11 +28,17 @@ from transformers import EarlyStoppingCallback, HfArgumentParser, set_seed
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 import data_scripts
-from modeling_aspert import AspertConfig, AspertForJointExtraction, AspertProcessor, AspertTrainer
-from modeling_aspert import AspertTrainingArguments, JointExtractionDataset
+from modeling_aspert import (
+    AspertConfig,
+    AspertForJointExtraction,
+    AspertProcessor,
+    AspertTrainer,
+    AspertTrainingArguments,
+    JointExtractionDataset,
+)
 from modeling_aspert.encoders import resolve_encoder
 from modeling_aspert.files import write_text
-from modeling_aspert.model_card import ModelCardData, hardware, mentions, write_model_card
+from modeling_aspert.model_card import ModelCardData, hardware, mentions
 from modeling_aspert.record_writer import json_line
 from modeling_aspert.reports import write_evaluation
 from modeling_aspert.scoring import format_scores
@@ -191,9 +197,6 @@ def run(model_args: Any, data_args: DataArguments, args: AspertTrainingArguments
         trainer.save_metrics("train", result.metrics, combined=False)
         trainer.save_model()
         trainer.save_state()
-        if trainer.is_world_process_zero():
-            # the same in run.json, which is no pickle
-            (Path(args.output_dir) / "training_args.bin").unlink(missing_ok=True)
     if (args.do_train or args.do_eval) and "dev" in encoded:
         scores |= trainer.evaluate()
         trainer.save_metrics("eval", scores, combined=False)
@@ -208,20 +211,25 @@ def run(model_args: Any, data_args: DataArguments, args: AspertTrainingArguments
             write_text(Path(args.output_dir) / "predictions_test.jsonl", lines)
         tables["test"] = trainer.scores
         _report(trainer, "test", encoded["test"])
-    if args.do_train and trainer.is_world_process_zero():
-        card = ModelCardData(
-            config=model.config,
-            repo_id=args.hub_model_id,
-            dataset=data_args.dataset,
-            dataset_config=data_args.dataset_config,
-            scores=tables,
-            run=description,
-            examples=mentions(encoded["train"].records, model.config),
-            log_history=trainer.state.log_history,
-            training_seconds=result.metrics["train_runtime"],
-            hardware=hardware(args.device, args.world_size),
-        )
-        write_model_card(args.output_dir, card)
+    if args.do_train:
+        if trainer.is_world_process_zero():
+            trainer.model_card = ModelCardData(
+                config=model.config,
+                dataset=data_args.dataset,
+                dataset_config=data_args.dataset_config,
+                scores=tables,
+                run=description,
+                examples=mentions(encoded["train"].records, model.config),
+                log_history=trainer.state.log_history,
+                # of the whole training, not of what was left of it
+                training_seconds=None if checkpoint else result.metrics["train_runtime"],
+                hardware=hardware(args.device, args.world_size),
+            )
+        trainer.create_model_card()
+        if args.push_to_hub and trainer.is_world_process_zero():
+            # not the Trainer's own push, which would publish the corpus with the predictions and pages of errors
+            AspertForJointExtraction.from_pretrained(args.output_dir).push_to_hub(trainer.hub_model_id)
+            processor.push_to_hub(trainer.hub_model_id)
     return scores
 
 

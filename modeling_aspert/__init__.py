@@ -3,6 +3,7 @@
 from transformers import AutoConfig, AutoModel, AutoProcessor
 from transformers.pipelines import PIPELINE_REGISTRY
 
+from ._version import __version__
 from .configuration_aspert import AspertConfig
 from .data_collator import AspertDataCollator
 from .dataset import JointExtractionDataset
@@ -10,8 +11,6 @@ from .extraction import ExtractionOptions, Extractor
 from .modeling_aspert import AspertForJointExtraction, AspertOutput
 from .pipeline import TASK, JointExtractionPipeline
 from .processing_aspert import AspertProcessor
-
-from ._version import __version__
 
 AutoConfig.register("aspert", AspertConfig)
 AutoModel.register(AspertConfig, AspertForJointExtraction)
@@ -37,6 +36,7 @@ def __getattr__(name: str):
 
 
 __all__ = [
+    "TASK",
     "AspertConfig",
     "AspertDataCollator",
     "AspertForJointExtraction",
@@ -46,7 +46,6 @@ __all__ = [
     "AspertTrainingArguments",
     "ExtractionOptions",
     "Extractor",
-    "JointExtractionPipeline",
-    "TASK",
     "JointExtractionDataset",
+    "JointExtractionPipeline",
 ]

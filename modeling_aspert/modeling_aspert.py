@@ -7,6 +7,7 @@ end-exclusive. Batches are padded on the right.
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -139,6 +140,15 @@ class AspertPreTrainedModel(PreTrainedModel):
             super().save_pretrained(save_directory, **kwargs)
         finally:
             del self.config.custom_pipelines
+
+    def _upload_modified_files(
+        self, working_dir: str | os.PathLike[str], repo_id: str, *args: Any, **kwargs: Any
+    ) -> Any:
+        """The last step of a push: as every model's, with the model's card in place of the empty one."""
+        # found by name, because what is imported here would travel with the weights
+        if importlib.util.find_spec(".model_card", __package__):
+            importlib.import_module(".model_card", __package__).put_card(self, working_dir, repo_id)
+        return super()._upload_modified_files(working_dir, repo_id, *args, **kwargs)
 
 
 class AspertForJointExtraction(AspertPreTrainedModel):

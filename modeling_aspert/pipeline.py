@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from typing import Any
@@ -56,6 +57,15 @@ class JointExtractionPipeline(Pipeline):
         if self._batch_size is not None:
             settings.setdefault("batch_size", self._batch_size)
         return Extractor(self.model, self.processor, ExtractionOptions(**settings))
+
+    def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:
+        """Model, processor and their code in one folder; the base class would leave the processor out."""
+        self.model.save_pretrained(save_directory, **kwargs)
+        self.processor.save_pretrained(save_directory)
+
+    def _upload_modified_files(self, *args: Any, **kwargs: Any) -> Any:
+        # the model's, which brings its card
+        return self.model._upload_modified_files(*args, **kwargs)
 
     # the steps of the base class, for callers that run them one by one
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from transformers.trainer_utils import EvalLoopOutput
 from .data_collator import AspertDataCollator
 from .dataset import EpochSampler, JointExtractionDataset
 from .decoding import Predictions, decode, join_records
+from .model_card import ModelCardData, hardware, write_model_card
 from .modeling_aspert import AspertForJointExtraction, AspertOutput
 from .processing_aspert import AspertProcessor
 from .scoring import compute_scores
@@ -82,6 +84,8 @@ class AspertTrainer(Trainer):
     the same sentences give the same step however they are spread. Evaluation decodes all candidates; development
     data has no loss.
 
+    ``model_card`` is what the card says of the run; a push writes it anew.
+
     After an evaluation, ``scores`` holds the result of :func:`compute_scores`, the table by type included, and
     ``predicted_records`` the predictions in the order of the data.
     """
@@ -105,6 +109,7 @@ class AspertTrainer(Trainer):
             seed=args.data_seed if args.data_seed is not None else args.seed,
         )
         self.scores: dict[str, Any] = {}
+        self.model_card: ModelCardData | None = None
         self.predicted_records: list[dict[str, Any]] = []
         self._evaluated: JointExtractionDataset | None = None
         args.remove_unused_columns = False
@@ -204,6 +209,24 @@ class AspertTrainer(Trainer):
                 options = {name: value for name, value in group.items() if name not in ("params", "lr", "initial_lr")}
                 optimizer.add_param_group({**options, "params": heads, "lr": rate})
         return optimizer
+
+    # -- saving -------------------------------------------------------------------------------------------------
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
+        super()._save(output_dir, state_dict)
+        if self.args.should_save:
+            # a pickle that nothing reads
+            (Path(output_dir or self.args.output_dir) / "training_args.bin").unlink(missing_ok=True)
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """Writes the card of ``model_card``, or of what is known without it, instead of the Trainer's draft."""
+        if self.is_world_process_zero():
+            data = self.model_card or ModelCardData(
+                self.collator.config,
+                log_history=self.state.log_history,
+                hardware=hardware(self.args.device, self.args.world_size),
+            )
+            write_model_card(self.args.output_dir, replace(data, repo_id=self.hub_model_id))
 
     # -- evaluation ---------------------------------------------------------------------------------------------
 

@@ -10,8 +10,9 @@ import sys
 import time
 from pathlib import Path
 
-import aspert_cli
 import pytest
+
+import aspert_cli
 from modeling_aspert import Extractor
 from modeling_aspert.extraction import Sentence
 

@@ -74,8 +74,9 @@ def test_options_page_names_every_option() -> None:
     import dataclasses
     import inspect
 
-    from modeling_aspert import AspertConfig, AspertTrainingArguments, ExtractionOptions
     from transformers import TrainingArguments
+
+    from modeling_aspert import AspertConfig, AspertTrainingArguments, ExtractionOptions
 
     text = (ROOT / "docs" / "options.md").read_text(encoding="utf-8")
     own = {field.name for field in dataclasses.fields(AspertTrainingArguments)} - {

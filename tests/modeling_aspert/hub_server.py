@@ -223,7 +223,9 @@ class _Handler(BaseHTTPRequestHandler):
         for asked in json.loads(self.content)["objects"]:
             entry = {"oid": asked["oid"], "size": asked["size"]}
             if asked["oid"] not in self.hub.objects:
-                actions = {name: {"href": f"{self.hub.url}/lfs-{name}/{asked['oid']}"} for name in ("upload", "verify")}
+                actions = {
+                    name: {"href": f"{self.hub.url}/lfs-{name}/{asked['oid']}"} for name in ("upload", "verify")
+                }
                 entry["actions"] = actions
             objects.append(entry)
         self._json({"transfer": "basic", "objects": objects})

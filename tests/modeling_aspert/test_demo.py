@@ -13,7 +13,6 @@ import runpy
 import shutil
 import signal
 import socket
-import struct
 import subprocess
 import sys
 import threading
@@ -98,8 +97,10 @@ class Gate:
                 self.most = max(self.most, self.now)
             self.reached.set()
             assert self.opened.wait(120)
-            yield from extract(extractor, inputs)
-            self.now -= 1
+            try:
+                yield from extract(extractor, inputs)
+            finally:
+                self.now -= 1
 
         monkeypatch.setattr(demo.Extractor, "extract", held)
 
@@ -449,9 +450,8 @@ def test_the_command_outlives_a_client_that_leaves_and_ends_on_an_interrupt(tmp_
                 with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
                     body = json.dumps({"text": TEXT})
                     head = f"POST /extract HTTP/1.0\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
+                    # the reply's first write meets a closed connection, its second a broken pipe
                     connection.sendall(f"{head}\r\n\r\n{body}".encode())
-                    # closes with a reset, so that the reply meets a broken pipe
-                    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             server = type("Address", (), {"server_port": port})
             assert ask(server, {"text": TEXT})[0] == 200
             process.send_signal(signal.SIGINT)
@@ -499,9 +499,11 @@ def test_behind_a_proxy_any_host_is_right(extractor):
 @pytest.fixture(scope="module")
 def hostile(extractor):
     """A model whose labels are hostile too, behind a server."""
-    names = {"Person": "<script>window.hacked=3</script>", "Place": "'\"><img src=x onerror=window.hacked=4>"}
     model = make_model(
-        entity_types=[*names.values(), "=cmd"], relation_types=["</script><b>", "@b"], symmetric_relations=[]
+        seed=4,
+        entity_types=["<script>window.hacked=3</script>", "=cmd", "'\"><img src=x onerror=window.hacked=4>"],
+        relation_types=["</script><b>", "@b"],
+        symmetric_relations=[],
     )
     with serving(Extractor(model, extractor.processor, OPTIONS)) as running:
         yield running

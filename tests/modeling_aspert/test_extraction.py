@@ -8,12 +8,12 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tiny import make_model, make_processor
+from transformers import pipeline
+
 from modeling_aspert import ExtractionOptions, Extractor, JointExtractionPipeline, extraction
 from modeling_aspert.decoding import decode
 from modeling_aspert.extraction import Sentence
-from transformers import pipeline
-
-from tiny import make_model, make_processor
 
 WORDS = "Ada Lovelace worked for Analytical Engines in London and Paris , where Pierre married Marie .".split()
 SENTENCES = [WORDS[:length] for length in (1, 16, 3, 9, 2, 12, 5, 16, 7)] + [WORDS[::-1], ["Stop"]]
@@ -88,7 +88,11 @@ def test_forms_of_input(extract):
     single = extract("Ada worked in London .")
     assert isinstance(single, dict) and json.loads(json.dumps(single)) == single
     several = extract(["Ada worked in London .", "", "Stop"])
-    assert isinstance(several, list) and [result["text"] for result in several] == ["Ada worked in London .", "", "Stop"]
+    assert isinstance(several, list) and [result["text"] for result in several] == [
+        "Ada worked in London .",
+        "",
+        "Stop",
+    ]
     assert several[1] == {"text": "", "entities": [], "relations": []}
     streamed = extract(text for text in ("Ada worked in London .", "Stop"))
     assert not isinstance(streamed, list) and [result["text"] for result in streamed] == [
@@ -204,7 +208,9 @@ def test_options_choose(extract, model):
 
 
 def test_options_can_be_set_when_the_pipeline_is_made(model, processor):
-    strict = JointExtractionPipeline(model=model, processor=processor, relation_threshold=1.0, is_split_into_words=True)
+    strict = JointExtractionPipeline(
+        model=model, processor=processor, relation_threshold=1.0, is_split_into_words=True
+    )
     assert strict(WORDS)["relations"] == []
     assert strict(WORDS, relation_threshold=0.0)["relations"]
 
@@ -245,9 +251,9 @@ def check_offsets(extract, text):
 TEXTS = st.one_of(
     st.text(max_size=80),
     st.text(alphabet="Ada London.!?, \t\r\n\u200b\u200d\u0301\u05d0\u0627👩🔬中", max_size=80),
-    st.lists(st.sampled_from([*WORDS, "\r\n", "👩‍🔬", "e\u0301", "שלום", "مرحبا", "\u202e", "\ud800", "\x00"]), max_size=30).map(
-        " ".join
-    ),
+    st.lists(
+        st.sampled_from([*WORDS, "\r\n", "👩‍🔬", "e\u0301", "שלום", "مرحبا", "\u202e", "\ud800", "\x00"]), max_size=30
+    ).map(" ".join),
 )
 
 

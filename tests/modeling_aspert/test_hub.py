@@ -146,7 +146,9 @@ TRAP = b"open('MARKER', 'w').close()\nclass AspertForJointExtraction: pass\n"
 def run(script: str, folder: Path, hub: HubServer, package: bool = True, **variables: str) -> dict[str, Any]:
     """Runs a script in a process of its own, which takes `hub` for the Hub; returns what it reports."""
     folder.mkdir(exist_ok=True)
-    own = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "PYTHON", "TRANSFORMERS_"))}
+    own = {
+        name: value for name, value in os.environ.items() if not name.startswith(("HF_", "PYTHON", "TRANSFORMERS_"))
+    }
     paths = [str(ROOT), str(Path(__file__).parent)] if package else []
     environment = {
         **own,
@@ -281,7 +283,9 @@ def test_nothing_remote_runs_unasked(hub, pushed, tmp_path):
     with HubServer() as server:
         server.add("org/hostile", {**files, "config.json": json.dumps(config).encode()})
         server.add("org/hostile-encoder", {**files, "config.json": json.dumps(unknown_encoder).encode()})
-        server.add("org/hostile-model", {**files, "config.json": json.dumps({**config, "model_type": "trojan"}).encode()})
+        server.add(
+            "org/hostile-model", {**files, "config.json": json.dumps({**config, "model_type": "trojan"}).encode()}
+        )
         pickled = dict(hub.repositories[REPO].files)
         buffer = io.BytesIO()
         torch.save(safetensors.torch.load(pickled.pop("model.safetensors")), buffer)

@@ -32,7 +32,9 @@ from modeling_aspert.model_card import (
 from modeling_aspert.scoring import compute_scores
 
 EXPECTED = Path(__file__).with_name("expected_model_card.md")
-EMPTY_CARD = "---\nlibrary_name: transformers\n---\nThis model card has been automatically generated. More information needed."
+EMPTY_CARD = (
+    "---\nlibrary_name: transformers\n---\nThis model card has been automatically generated. More information needed."
+)
 RECORDS = [
     {
         "tokens": "Ada Lovelace worked for Analytical Engines in London .".split(),
@@ -236,8 +238,14 @@ def test_a_base_model_is_named_only_where_it_is_on_the_hub(encoder, base_model):
     ("fields", "expected"),
     [
         ({}, "[ASpERT](https://doi.org/10.32604/iasc.2022.028352)."),
-        ({"attentional_contribution": False, "span_classifier": "linear"}, "[SpERT](https://arxiv.org/abs/1909.07755)."),
-        ({"width_embedding": False}, "[ASpERT](https://doi.org/10.32604/iasc.2022.028352) without the width embedding."),
+        (
+            {"attentional_contribution": False, "span_classifier": "linear"},
+            "[SpERT](https://arxiv.org/abs/1909.07755).",
+        ),
+        (
+            {"width_embedding": False},
+            "[ASpERT](https://doi.org/10.32604/iasc.2022.028352) without the width embedding.",
+        ),
     ],
 )
 def test_the_architecture_is_the_configurations(fields, expected):
@@ -249,7 +257,10 @@ def test_the_architecture_is_the_configurations(fields, expected):
     [
         ({"data": {"train": {}, "dev": {}}}, "best re_strict_macro_f1 on dev"),
         ({"data": {"train": {}}}, "There was no development data"),
-        ({"data": {"train": {}, "dev": {}}, "load_best_model_at_end": False}, "those of the last step, chosen by no score"),
+        (
+            {"data": {"train": {}, "dev": {}}, "load_best_model_at_end": False},
+            "those of the last step, chosen by no score",
+        ),
     ],
 )
 def test_it_says_how_the_weights_were_chosen(run, expected):
@@ -309,7 +320,10 @@ def hostile_data(text: str) -> tuple[ModelCardData, ModelCardData]:
         rename = dict(zip(["Person", "Company", "Place", "Works_For", "Lives_In", "Married_To"], names))
         records = [
             {
-                **{part: [{**x, "type": rename[x["type"]]} for x in record[part]] for part in ("entities", "relations")},
+                **{
+                    part: [{**x, "type": rename[x["type"]]} for x in record[part]]
+                    for part in ("entities", "relations")
+                },
                 "tokens": [f"{word}{token}" for token in record["tokens"]],
             }
             for record in RECORDS
@@ -392,7 +406,9 @@ def test_a_push_without_a_card_brings_what_the_configuration_says(folders):
     assert (push / "README.md").read_text() == render_model_card(ModelCardData(make_config(), repo_id="org/name"))
 
 
-@pytest.mark.parametrize("present", ["---\nlicense: mit\n---\nWritten by hand.", f"---\nlicense: mit\n---\n{MARK}\nScores"])
+@pytest.mark.parametrize(
+    "present", ["---\nlicense: mit\n---\nWritten by hand.", f"---\nlicense: mit\n---\n{MARK}\nScores"]
+)
 def test_a_push_keeps_what_says_more(folders, present):
     _, push = folders
     (push / "README.md").write_text(present)
