@@ -3,7 +3,7 @@
 from transformers import AutoConfig, AutoModel, AutoProcessor
 from transformers.pipelines import PIPELINE_REGISTRY
 
-from ._version import __version__
+from ._version import __version__ as __version__
 from .configuration_aspert import AspertConfig
 from .data_collator import AspertDataCollator
 from .dataset import JointExtractionDataset

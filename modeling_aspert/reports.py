@@ -16,6 +16,9 @@ from .plots import plot_per_type
 
 logger = logging.getLogger(__name__)
 
+# A model that takes nearly everything for an entity or relation has nothing to show, and its page would be huge.
+_MOST_FOUND = 50
+
 
 def write_evaluation(
     folder: Path,
@@ -27,6 +30,8 @@ def write_evaluation(
 ) -> None:
     """Write ``scores_SPLIT.json``, ``error_analysis_SPLIT.html`` and, with matplotlib, ``per_type_SPLIT.png``.
 
+    A model that found fifty times what there is gets no page of errors, but a warning.
+
     Args:
         folder: where to; made if it does not exist.
         split: part of the file names and of the page's title.
@@ -35,15 +40,26 @@ def write_evaluation(
         config: the model's configuration, for labels and symmetric relations.
     """
     write_text(folder / f"scores_{split}.json", json.dumps(scores, indent=2) + "\n")
-    error_analysis(
-        predictions,
-        references,
-        folder / f"error_analysis_{split}.html",
-        f"Error analysis: {split}",
-        config.entity_types,
-        config.relation_types,
-        config.symmetric_relations,
+    found, gold = (
+        sum(len(r["entities"]) + len(r["relations"]) for r in records) for records in (predictions, references)
     )
+    if found <= _MOST_FOUND * (gold + len(references)):
+        error_analysis(
+            predictions,
+            references,
+            folder / f"error_analysis_{split}.html",
+            f"Error analysis: {split}",
+            config.entity_types,
+            config.relation_types,
+            config.symmetric_relations,
+        )
+    else:
+        logger.warning(
+            "no page of errors on %s: the model found %d entities and relations where there are %d; train it longer",
+            split,
+            found,
+            gold,
+        )
     if _can_plot():
         plot_per_type(scores, folder / f"per_type_{split}.png")
 
