@@ -16,7 +16,7 @@ import platform
 import subprocess
 import sys
 import typing
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -46,6 +46,8 @@ from modeling_aspert.scoring import format_scores
 logger = logging.getLogger("aspert.train")
 
 _PACKAGES = ("torch", "transformers", "datasets", "evaluate", "accelerate", "huggingface-hub", "tokenizers", "numpy")
+# weights of a checkpoint: on one device or DDP, FSDP, DeepSpeed
+_WEIGHTS = ("*.safetensors", "pytorch_model_fsdp*", "global_step*")
 _NOT_SWITCHES = {
     "self",
     "kwargs",
@@ -104,32 +106,50 @@ def parse_arguments(argv: Sequence[str]) -> tuple[Any, DataArguments, AspertTrai
         ValueError: the file cannot be read, or it has a field that does not exist.
     """
     argv = list(argv)
-    parser = HfArgumentParser((ModelArguments, DataArguments, AspertTrainingArguments), description=__doc__)
+    groups = (ModelArguments, DataArguments, AspertTrainingArguments)
+    parser = HfArgumentParser(groups, description=__doc__, allow_abbrev=False)
     if argv and argv[0].endswith((".yaml", ".yml")):
-        known = {action.dest for action in parser._actions}
-        argv = _yaml_arguments(Path(argv[0]), known) + argv[1:]
+        known = {name: hint for group in groups for name, hint in typing.get_type_hints(group).items()}
+        given, nulls = _yaml_arguments(Path(argv[0]), known)
+        parser.set_defaults(**dict.fromkeys(nulls))
+        argv = given + argv[1:]
     return parser.parse_args_into_dataclasses(argv)
 
 
-def _yaml_arguments(path: Path, known: Iterable[str]) -> list[str]:
-    """The fields of a YAML file as command line arguments."""
+class _Loader(yaml.SafeLoader):
+    """Refuses a field that is given twice, of which YAML would keep the last in silence."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        names = [self.construct_object(key) for key, _ in node.value]
+        twice = [name for name in names if names.count(name) > 1]
+        if twice:
+            raise yaml.constructor.ConstructorError(None, None, f"{twice[0]!r} is given twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+def _yaml_arguments(path: Path, known: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    """The fields of a YAML file as command line arguments, and those that are null."""
     try:
-        fields = yaml.safe_load(path.read_text(encoding="utf-8"))
+        fields = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ValueError(f"{path} cannot be read: {error}") from None
     if not isinstance(fields, dict):
         raise ValueError(f"{path} must hold fields (`name: value`), not {type(fields).__name__}")
     arguments: list[str] = []
+    nulls: list[str] = []
     for name, value in fields.items():
         if name not in known:
             close = difflib.get_close_matches(str(name), list(known), n=1)
             hint = f": did you mean {close[0]!r}?" if close else ": see python train.py --help"
             raise ValueError(f"{path} has an unknown field {name!r}{hint}")
         if value is None:
+            if type(None) not in typing.get_args(known[name]):
+                raise ValueError(f"{path} leaves {name} empty: give it a value, or leave the field out")
+            nulls.append(name)
             continue
         values = value if isinstance(value, list) else [json.dumps(value) if isinstance(value, dict) else value]
         arguments += [f"--{name}", *map(str, values)]
-    return arguments
+    return arguments, nulls
 
 
 def run(model_args: Any, data_args: DataArguments, args: AspertTrainingArguments) -> dict[str, float]:
@@ -139,16 +159,26 @@ def run(model_args: Any, data_args: DataArguments, args: AspertTrainingArguments
     fingerprint, all arguments), eval_results.json, test_results.json, predictions_test.jsonl, the model card with
     pictures, and for each split the scores by type and a page of errors (see `modeling_aspert.reports`).
     """
-    if not (args.do_train or args.do_eval or args.do_predict):
-        args.do_train = True
     checkpoint = _checkpoint_to_resume(args)
     set_seed(args.seed)
     place = {"config_name": data_args.dataset_config, "data_dir": data_args.data_dir}
     data = data_scripts.load(data_args.dataset, **place)
     schema = data_scripts.load_schema(data_args.dataset, **place)
-    if data_args.max_train_samples is not None:
+    for split, wanted in (("train", args.do_train), ("test", args.do_predict)):
+        if wanted and not len(data.get(split, ())):
+            action = {"train": "do_train", "test": "do_predict"}[split]
+            raise ValueError(f"{data_args.dataset} has no {split} data: add them, or pass --{action} false")
+    if data_args.max_train_samples is not None and "train" in data:
+        if data_args.max_train_samples < 1:
+            raise ValueError(f"max_train_samples = {data_args.max_train_samples} is not valid: it must be >= 1")
         data["train"] = data["train"].select(range(min(data_args.max_train_samples, len(data["train"]))))
-    if "dev" not in data:
+    if not len(data.get("dev", ())):
+        logger.warning(
+            "%s has no dev data: nothing chooses a checkpoint, the last one is the model", data_args.dataset
+        )
+        if args.early_stopping_patience is not None:
+            raise ValueError("early_stopping_patience needs dev data: add them, or leave it out")
+        data.pop("dev", None)
         # without development data nothing may choose a checkpoint: the last one is the model
         args.eval_strategy, args.load_best_model_at_end = "no", False
 
@@ -160,6 +190,12 @@ def run(model_args: Any, data_args: DataArguments, args: AspertTrainingArguments
     }
     if (Path(encoder) / "config.json").is_file() and _is_aspert(Path(encoder) / "config.json"):
         model = AspertForJointExtraction.from_pretrained(encoder)
+        if "relation_threshold" in switches:
+            model.config.relation_threshold = switches.pop("relation_threshold")
+        changed = [name for name, value in switches.items() if getattr(model.config, name) != value]
+        if changed:
+            raise ValueError(f"{encoder} is a trained model: {', '.join(changed)} cannot be changed, leave them out")
+        model.config.check()
         processor = AspertProcessor.from_pretrained(encoder)
     else:
         model = AspertForJointExtraction.from_encoder_pretrained(
@@ -173,7 +209,12 @@ def run(model_args: Any, data_args: DataArguments, args: AspertTrainingArguments
         processor = AspertProcessor.from_encoder_pretrained(encoder)
     if data_args.word_splitter is not None:
         processor.word_splitter = data_args.word_splitter
-    encoded = {name: JointExtractionDataset(split, processor, model.config) for name, split in data.items()}
+    encoded = {}
+    for name, split in data.items():
+        try:
+            encoded[name] = JointExtractionDataset(split, processor, model.config)
+        except ValueError as error:
+            raise ValueError(f"{data_args.dataset}, {name}: {error}") from None
     callbacks = []
     if args.early_stopping_patience is not None:
         callbacks.append(EarlyStoppingCallback(early_stopping_patience=args.early_stopping_patience))
@@ -181,7 +222,7 @@ def run(model_args: Any, data_args: DataArguments, args: AspertTrainingArguments
         model,
         args,
         processor,
-        train_dataset=encoded["train"],
+        train_dataset=encoded.get("train"),
         eval_dataset=encoded.get("dev"),
         callbacks=callbacks,
     )
@@ -290,6 +331,8 @@ def _checkpoint_to_resume(args: AspertTrainingArguments) -> str | None:
         ValueError: the output directory holds a training and nothing was said about resuming.
     """
     resume = args.resume_from_checkpoint
+    if resume is not None and resume.lower() == "false":
+        resume = None
     found = complete_checkpoints(Path(args.output_dir))
     if resume is None and args.do_train and found:
         raise ValueError(
@@ -310,7 +353,7 @@ def complete_checkpoints(output_dir: Path) -> list[Path]:
             json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
             continue
-        if step.isdigit():
+        if step.isdigit() and any(any(folder.glob(pattern)) for pattern in _WEIGHTS):
             complete.append((int(step), folder))
     return [folder for _, folder in sorted(complete)]
 

@@ -106,7 +106,7 @@ def measure_all(arguments: argparse.Namespace) -> dict[str, Any]:
 
     if arguments.smoke:
         arguments.threads, arguments.batches, arguments.lengths = [1], [16], [32, 64]
-        arguments.repeats, arguments.sentences, arguments.train_steps = 2, 32, 1
+        arguments.repeats, arguments.sentences, arguments.train_steps = 2, 16, 1
     setting = Setting(arguments, limit=arguments.sentences)
     bench = Bench(setting)
     on_device = setting.device.type != "cpu"
@@ -256,15 +256,16 @@ class Bench:
         arguments.contribution, arguments.threads, arguments.dtype = "on", threads or 1, dtype
         arguments.limit, arguments.timeout, arguments.data_limit = 12.0, 600.0, 64
         length = 500 if not self.arguments.smoke else 64
-        sides = ("ours", "encoder") if self.arguments.spert is None else ("ours", "encoder", "spert")
+        sides = ["ours"] if self.arguments.smoke else ["ours", "encoder"]
+        sides += ["spert"] if self.arguments.spert is not None and not self.arguments.smoke else []
         single = {side: memory.measure(arguments, side=side, length=length, batch=1) for side in sides}
-        whole = memory.measure(arguments, length=None, batch=16)
+        whole = single["ours"] if self.arguments.smoke else memory.measure(arguments, length=None, batch=16)
         case = {"section": "memory", "threads": threads, "dtype": dtype}
         self.measurements.append({**case, "cases": [*single.values(), whole]})
         for measured in (*single.values(), whole):
             if "failed" in measured:
                 self.skip(f"memory of {measured['side']}", measured["failed"])
-        if "peak_mib" in whole:
+        if "peak_mib" in whole and not self.arguments.smoke:
             self.add_ratio("evaluation at batch 16: peak MiB", _exact(whole["peak_mib"]), case)
         if "above_mib" in single["ours"] and "above_mib" in single.get("spert", {}):
             ratio = single["ours"]["above_mib"] / single["spert"]["above_mib"]

@@ -49,7 +49,8 @@ def _run(command: Sequence[str]) -> float:
 
 
 def _repeated(repeats: int, function, *arguments) -> dict[str, float]:
-    # the first one warms the disk cache
-    function(*arguments)
+    if repeats > 1:
+        # warms the disk cache
+        function(*arguments)
     values = [function(*arguments) for _ in range(repeats)]
     return {"median": statistics.median(values), "low": min(values), "high": max(values)}

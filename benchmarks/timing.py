@@ -28,9 +28,10 @@ def alternate(
         for work in workloads.values():
             work()
     seconds: dict[str, list[float]] = {name: [] for name in workloads}
-    for _ in range(repeats):
-        for name, work in workloads.items():
-            with _no_collection():
+    with _no_collection():
+        for _ in range(repeats):
+            for name, work in workloads.items():
+                gc.collect()
                 if synchronize is not None:
                     synchronize()
                 start = time.perf_counter()
@@ -104,11 +105,14 @@ def patched(changes: Sequence[tuple[Any, str, Any]]) -> Iterator[None]:
 
 @contextmanager
 def _no_collection() -> Iterator[None]:
-    gc.collect()
+    """No garbage collection but where it is asked for, and then without all that is there already."""
     enabled = gc.isenabled()
+    gc.collect()
     gc.disable()
+    gc.freeze()
     try:
         yield
     finally:
+        gc.unfreeze()
         if enabled:
             gc.enable()

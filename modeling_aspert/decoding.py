@@ -79,8 +79,8 @@ def decode(
         word_spans: [B, S, 2], words.
         span_mask: bool [B, S].
         config: the model's configuration.
-        relation_threshold: one for all types and for the veto of a none class, or one by type (missing types, and
-            the veto: the configuration's).
+        relation_threshold: one for all types, or one by type (missing types, and the veto of a none class: the
+            configuration's).
         entity_threshold: least probability of an entity's type.
         span_labels: [B, S] types of given entities (1 ... T_e); then only relations are predicted, and the given
             entities have score 1.
@@ -103,8 +103,7 @@ def decode(
     limits = _thresholds(config, relation_threshold).to(probabilities.device)
     related = output.pair_mask.bool().unsqueeze(-1).expand(*output.pair_mask.shape, len(limits))
     if config.relation_none_class:
-        veto = config.relation_threshold if not isinstance(relation_threshold, (int, float)) else relation_threshold
-        related = related & (probabilities[..., -1:] < veto)
+        related = related & (probabilities[..., -1:] < config.relation_threshold)
         probabilities = probabilities[..., :-1]
     pair_index, pair, kind = (related & (probabilities >= limits)).nonzero(as_tuple=True)
     head, tail = output.pairs[pair_index, pair].unbind(-1)

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Sampler
-from transformers import EvalPrediction, Trainer, TrainingArguments
+from transformers import EvalPrediction, Trainer, TrainerCallback, TrainerState, TrainingArguments
 from transformers.trainer_utils import EvalLoopOutput
 
 from .data_collator import AspertDataCollator
@@ -19,10 +20,17 @@ from .decoding import Predictions, decode, join_records
 from .model_card import ModelCardData, hardware, write_model_card
 from .modeling_aspert import AspertForJointExtraction, AspertOutput
 from .processing_aspert import AspertProcessor
-from .scoring import compute_scores
+from .scoring import VIEWS, compute_scores
 
 # columns of what prediction_step returns
 _FIELDS = 4
+_LEAST = {"negative_entity_count": 0, "negative_relation_count": 0, "early_stopping_patience": 1}
+_SCORES = [
+    f"{view}_{average}_{name}"
+    for view in VIEWS
+    for average in ("micro", "macro")
+    for name in ("precision", "recall", "f1")
+]
 
 
 @dataclass
@@ -62,15 +70,25 @@ class AspertTrainingArguments(TrainingArguments):
     logging_nan_inf_filter: bool = field(
         default=False, metadata={"help": "Off: a loss that is not finite stops the training."}
     )
+    restore_callback_states_from_checkpoint: bool = field(
+        default=True, metadata={"help": "Resume with the patience of early stopping that was left."}
+    )
     report_to: None | str | list[str] = field(
         default="none", metadata={"help": "tensorboard, wandb, trackio, ... or none."}
     )
 
     def __post_init__(self) -> None:
-        for name in ("negative_entity_count", "negative_relation_count"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} = {getattr(self, name)} is not valid: it must be >= 0")
+        for name, least in _LEAST.items():
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ValueError(f"{name} = {value} is not valid: it must be >= {least}")
+        metric = self.metric_for_best_model
+        if metric is not None and metric.removeprefix("eval_") not in _SCORES:
+            raise ValueError(f"metric_for_best_model = {metric!r} is not valid: choose one of {', '.join(_SCORES)}")
+        asked = self.do_train or self.do_eval or self.do_predict
         super().__post_init__()
+        # an eval_strategy turns do_eval on, so only here it shows that nothing was asked for
+        self.do_train = self.do_train or not asked
         if not torch.cuda.is_available():
             # nothing to pin memory for; torch would warn at every epoch
             self.dataloader_pin_memory = False
@@ -126,6 +144,8 @@ class AspertTrainer(Trainer):
         )
         # our loss divides by the effective batch itself
         self.model_accepts_loss_kwargs = True
+        self._train_sampler: EpochSampler | None = None
+        self.add_callback(_SamplerEpoch(self))
 
     # -- data ---------------------------------------------------------------------------------------------------
 
@@ -134,11 +154,12 @@ class AspertTrainer(Trainer):
         if strategy not in ("random", "group_by_length"):
             raise ValueError(f"train_sampling_strategy = {strategy!r} is not valid: use random or group_by_length")
         group_size = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
-        return EpochSampler(
+        self._train_sampler = EpochSampler(
             train_dataset or self.train_dataset,
             seed=self.collator.seed,
             group_size=group_size if strategy == "group_by_length" else 0,
         )
+        return self._train_sampler
 
     def _get_eval_sampler(self, eval_dataset: JointExtractionDataset) -> Sampler[int]:
         return LengthSampler(eval_dataset)
@@ -163,12 +184,24 @@ class AspertTrainer(Trainer):
         """Spans and pairs of the effective batch: two counts, over all accumulation steps and processes."""
         if not batch_samples or "span_labels" not in batch_samples[0]:
             return None
+        self._mask_repeated_records(batch_samples[-1])
         counts = sum(
             torch.stack([batch["span_mask"].sum(), batch["pair_mask"].sum()]).to(device) for batch in batch_samples
         )
         if self.args.world_size > 1:
             counts = self.accelerator.gather(counts.unsqueeze(0)).sum(0)
         return counts
+
+    def _mask_repeated_records(self, batch: dict[str, Tensor]) -> None:
+        """Take out the records with which accelerate fills up the last batch of an epoch for several processes."""
+        size = len(batch["span_mask"])
+        # accelerate's own remainder is lost after a resume in mid-epoch
+        left = len(self.train_dataset) % (size * self.args.world_size)
+        filled = self.args.world_size > 1 and left and not self.args.dataloader_drop_last
+        if filled and self.accelerator.gradient_state.end_of_dataloader:
+            real = max(0, left - self.args.process_index * size)
+            batch["span_mask"][real:] = False
+            batch["pair_mask"][real:] = False
 
     def compute_loss(
         self,
@@ -228,6 +261,23 @@ class AspertTrainer(Trainer):
             )
             write_model_card(self.args.output_dir, replace(data, repo_id=self.hub_model_id))
 
+    # -- checkpoints ---------------------------------------------------------------------------------------------
+
+    def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
+        # a score of 0 tells no model from another: of those the latest stands, not the first epoch's
+        if self.state.best_metric == 0:
+            self.state.best_metric = None
+        return super()._determine_best_metric(metrics, trial)
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        try:
+            super()._save_checkpoint(model, trial)
+        except (SafetensorError, RuntimeError) as error:
+            raise OSError(
+                f"a checkpoint could not be written to {self.args.output_dir} ({error}): is the disk full? Make room and "
+                "go on with --resume_from_checkpoint true"
+            ) from error
+
     # -- evaluation ---------------------------------------------------------------------------------------------
 
     def evaluation_loop(self, dataloader: DataLoader, *args: Any, **kwargs: Any) -> EvalLoopOutput:
@@ -270,6 +320,16 @@ class AspertTrainer(Trainer):
             config.symmetric_relations,
         )
         return {name: value for name, value in self.scores.items() if name != "per_type"}
+
+
+class _SamplerEpoch(TrainerCallback):
+    """Tells the sampler the epoch: after a resume in mid-epoch accelerate's wrappers hide it from `set_epoch`."""
+
+    def __init__(self, trainer: AspertTrainer) -> None:
+        self.trainer = trainer
+
+    def on_epoch_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
+        self.trainer._train_sampler.set_epoch(int(state.epoch or 0))
 
 
 class LengthSampler(Sampler[int]):

@@ -866,6 +866,7 @@ def test_accelerate_launch_of_two_processes_equals_one(tmp_path: Path) -> None:
     encoder = make_encoder(tmp_path / "encoder", dropout=0.0)
     corpus = make_corpus(tmp_path / "corpus", train=32)
     fields = {"classifier_dropout": 0.0, "mlp_dropout": 0.0, "adam_epsilon": 1e-4}
+    fields["metric_for_best_model"] = "ner_micro_f1"
     run(corpus, encoder, tmp_path / "one", per_device_train_batch_size=8, **fields)
     # with --cpu, accelerate 1.15 starts one process (more only under MPI), whatever --num_processes says
     command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]

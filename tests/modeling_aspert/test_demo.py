@@ -443,6 +443,8 @@ def test_the_command_outlives_a_client_that_leaves_and_ends_on_an_interrupt(tmp_
     command = [sys.executable, str(ROOT / "aspert_cli.py"), "demo", str(tmp_path), "--port", "0"]
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    # a test run in the background hands on that interrupts are ignored
+    pipes["preexec_fn"] = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
     with subprocess.Popen(command, env=environment, cwd=tmp_path, **pipes) as process:
         try:
             port = int(re.fullmatch(r"The demo is at http://127.0.0.1:(\d+)/ .*\n", process.stdout.readline())[1])
