@@ -118,6 +118,7 @@ values = {"pipeline": extract(TEXTS), "auto": type(extract)(model=model, process
 OFFLINE = (
     REMOTE
     + f"""
+sys.meta_path.pop(0)
 sys.path.insert(0, {str(ROOT)!r})
 from modeling_aspert import AspertForJointExtraction, AspertProcessor
 values["classes"] = predict(AspertForJointExtraction.from_pretrained(REPO), AspertProcessor.from_pretrained(REPO))
