@@ -23,28 +23,29 @@ function say(text, error = false) {
   byId("message").classList.toggle("error", error);
 }
 
-function cell(row, text, note) {
-  const made = row.insertCell();
-  const part = made.appendChild(document.createElement("bdi"));
-  part.textContent = text;
-  if (note) made.appendChild(document.createElement("small")).textContent = note;
+// A cell is a text, or a text and a note below it.
+function fill(id, rows) {
+  const body = byId(id).tBodies[0];
+  body.replaceChildren();
+  for (const cells of rows) {
+    const row = body.insertRow();
+    for (const [text, note] of cells.map((cell) => [cell].flat())) {
+      const made = row.insertCell();
+      made.appendChild(document.createElement("bdi")).textContent = text;
+      if (note) made.appendChild(document.createElement("small")).textContent = note;
+    }
+  }
+  byId(id).hidden = !rows.length;
+  byId(`no-${id}`).hidden = rows.length > 0;
 }
 
 function show({ record, page, height, files }) {
   byId("drawing").srcdoc = page;
   byId("drawing").style.height = `min(${height}px, 80vh)`;
-  const body = byId("relations").tBodies[0];
-  body.replaceChildren();
-  for (const relation of [...record.relations].sort((a, b) => b.score - a.score)) {
-    const row = body.insertRow();
-    for (const end of ["head", "type", "tail"]) {
-      if (end === "type") cell(row, relation.type);
-      else cell(row, record.entities[relation[end]].text, record.entities[relation[end]].type);
-    }
-    cell(row, relation.score.toFixed(3));
-  }
-  byId("relations").hidden = !record.relations.length;
-  byId("none").hidden = record.relations.length > 0;
+  const end = (id) => [record.entities[id].text, record.entities[id].type];
+  const relations = [...record.relations].sort((a, b) => b.score - a.score);
+  fill("relations", relations.map((r) => [end(r.head), r.type, end(r.tail), r.score.toFixed(3)]));
+  fill("entities", record.entities.map((e) => [e.text, e.type, `${e.start}–${e.end}`, e.score.toFixed(3)]));
   urls.forEach((url) => URL.revokeObjectURL(url));
   urls = [];
   byId("files").replaceChildren("Download:");

@@ -172,7 +172,7 @@ def render_page(
         "base-uri 'none'; form-action 'none'",
         **context,
     )
-    return Page(html, height=min(260 + 150 * len(sentences), 720))
+    return Page(html, height=min(240 + 190 * len(sentences), 720))
 
 
 def _field(item: Mapping[str, Any], name: str, kind: type, place: str) -> Any:

@@ -6,40 +6,75 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, NoReturn
 
 import pytest
 
 
-@pytest.fixture(scope="session")
-def corpora() -> Path:
-    """The folder with conll04/, scierc/ and ade/: ASPERT_DATA, else ../shared/data beside the repository.
+def missing(variable: str, reason: str) -> NoReturn:
+    """Skips the test, or fails it where the environment variable is set."""
+    if os.environ.get(variable):
+        pytest.fail(f"{reason} ({variable} is set)")
+    pytest.skip(reason)
+
+
+def shared_folder(variable: str, name: str) -> Path:
+    """The folder that the environment variable names, else ../shared/`name` beside the repository.
 
     Tests that need it are skipped where it is absent, and fail where ASPERT_REQUIRE_CORPORA is set.
     """
-    folder = Path(os.environ.get("ASPERT_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data")
+    folder = Path(os.environ.get(variable) or Path(__file__).resolve().parents[2] / "shared" / name)
     if not folder.is_dir():
-        reason = f"no corpora at {folder}: set ASPERT_DATA"
-        if os.environ.get("ASPERT_REQUIRE_CORPORA"):
-            pytest.fail(reason)
-        pytest.skip(reason)
+        missing("ASPERT_REQUIRE_CORPORA", f"no folder {folder}: set {variable}")
     return folder
+
+
+@pytest.fixture(scope="session")
+def corpora() -> Path:
+    """The folder with conll04/, scierc/ and ade/."""
+    return shared_folder("ASPERT_DATA", "data")
 
 
 @pytest.fixture(scope="session")
 def spert_reference() -> Path:
-    """A checkpoint of SpERT's own code with its predictions: ASPERT_SPERT_REFERENCE, else ../shared/spert_reference.
+    """A checkpoint of SpERT's own code with its predictions."""
+    return shared_folder("ASPERT_SPERT_REFERENCE", "spert_reference")
 
-    Tests that need it are skipped where it is absent, and fail where ASPERT_REQUIRE_CORPORA is set.
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """Chromium without a window.
+
+    Tests that need it are skipped where it or selenium is absent, and fail where ASPERT_REQUIRE_BROWSER is set.
     """
-    default = Path(__file__).resolve().parents[2] / "shared" / "spert_reference"
-    folder = Path(os.environ.get("ASPERT_SPERT_REFERENCE") or default)
-    if not folder.is_dir():
-        reason = f"no SpERT checkpoint at {folder}: set ASPERT_SPERT_REFERENCE"
-        if os.environ.get("ASPERT_REQUIRE_CORPORA"):
-            pytest.fail(reason)
-        pytest.skip(reason)
-    return folder
+    try:
+        from selenium import webdriver
+    except ImportError:
+        missing("ASPERT_REQUIRE_BROWSER", "selenium is not installed")
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    chromedriver = shutil.which("chromedriver")
+    if not (chromium and chromedriver):
+        missing("ASPERT_REQUIRE_BROWSER", "no chromium or chromedriver: apt-get install chromium chromium-driver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for flag in (
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-quic",
+        "--no-first-run",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+        f"--user-data-dir={tmp_path_factory.mktemp('chromium')}",
+    ):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(chromedriver))
+    yield driver
+    driver.quit()
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,6 @@ import json
 import os
 import re
 import runpy
-import shutil
 import signal
 import socket
 import subprocess
@@ -537,33 +536,6 @@ def test_log_lines_hold_no_text(server, caplog):
     assert issubclass(server.RequestHandlerClass, BaseHTTPRequestHandler)
 
 
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    chromedriver = shutil.which("chromedriver")
-    if not (chromium and chromedriver):
-        pytest.skip("needs chromium and chromedriver (apt-get install chromium chromium-driver)")
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for flag in (
-        "--headless=new",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-quic",
-        "--no-first-run",
-        "--disable-background-networking",
-        "--disable-component-update",
-        "--disable-sync",
-        f"--user-data-dir={tmp_path_factory.mktemp('chromium')}",
-    ):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(chromedriver))
-    yield driver
-    driver.quit()
-
-
 def wait(browser, script, seconds=60):
     end = time.monotonic() + seconds
     while time.monotonic() < end:
@@ -602,6 +574,9 @@ def test_in_a_browser(browser, server, extractor, width, tmp_path):
         "[...row.cells].map((cell) => [...cell.children].map((part) => part.textContent)))"
     )
     entities = record["entities"]
+    assert browser.execute_script(
+        "return [...document.querySelectorAll('#entities tbody tr')].map((row) => [...row.cells].map((c) => c.textContent))"
+    ) == [[e["text"], e["type"], f"{e['start']}–{e['end']}", f"{e['score']:.3f}"] for e in entities]
     wanted = sorted(record["relations"], key=lambda relation: -relation["score"])
     assert rows == [
         [
@@ -644,7 +619,7 @@ def test_limits_in_a_browser(browser, extractor):
             "const slider = document.getElementById('entity'); slider.value = 1; slider.dispatchEvent(new Event('input'))"
         )
         assert type_and_send(browser, TEXT) == "0 entities, 0 relations."
-        assert browser.execute_script("return !document.getElementById('none').hidden")
+        assert browser.execute_script("return !document.getElementById('no-relations').hidden")
     browser.get_log("browser")
     assert type_and_send(browser, TEXT) == "The server does not answer. Is it running?"
     browser.get_log("browser")
