@@ -156,8 +156,9 @@ def run(model_args: Any, data_args: DataArguments, args: AspertTrainingArguments
     """Train, evaluate and predict as the arguments say; returns all scores, prefixed eval_ and test_.
 
     Writes to ``output_dir``: the best model on dev with its processor and code, run.json (versions, commit, seed, data
-    fingerprint, all arguments), eval_results.json, test_results.json, predictions_test.jsonl, the model card with
-    pictures, and for each split the scores by type and a page of errors (see `modeling_aspert.reports`).
+    fingerprint, all arguments; evaluation.json where nothing is trained), eval_results.json, test_results.json,
+    predictions_test.jsonl, the model card with pictures, and for each split the scores by type and a page of errors
+    (see `modeling_aspert.reports`).
     """
     checkpoint = _checkpoint_to_resume(args)
     set_seed(args.seed)
@@ -228,7 +229,9 @@ def run(model_args: Any, data_args: DataArguments, args: AspertTrainingArguments
     )
     if trainer.is_world_process_zero():
         description = describe_run(model_args, data_args, args, data)
-        write_text(Path(args.output_dir) / "run.json", json.dumps(description, indent=2, default=str) + "\n")
+        # an evaluation of a model in its own folder leaves what tells how the model came about
+        name = "run.json" if args.do_train else "evaluation.json"
+        write_text(Path(args.output_dir) / name, json.dumps(description, indent=2, default=str) + "\n")
         logger.info("run: %s", json.dumps({key: description[key] for key in ("versions", "commit", "seed", "data")}))
 
     scores: dict[str, float] = {}
@@ -369,6 +372,9 @@ def main() -> int:
     except (ValueError, OSError, FloatingPointError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("interrupted: go on from the last checkpoint with --resume_from_checkpoint true", file=sys.stderr)
+        return 130
     return 0
 
 

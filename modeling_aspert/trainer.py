@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from .model_card import ModelCardData, hardware, write_model_card
 from .modeling_aspert import AspertForJointExtraction, AspertOutput
 from .processing_aspert import AspertProcessor
 from .scoring import VIEWS, compute_scores
+
+logger = logging.getLogger(__name__)
 
 # columns of what prediction_step returns
 _FIELDS = 4
@@ -61,7 +64,10 @@ class AspertTrainingArguments(TrainingArguments):
     warmup_steps: float = field(default=0.1, metadata={"help": "Steps, or below 1 the share of all steps."})
     eval_strategy: str = field(default="epoch", metadata={"help": "no, steps or epoch."})
     save_strategy: str = field(default="epoch", metadata={"help": "no, steps, epoch or best."})
-    save_total_limit: int | None = field(default=1, metadata={"help": "Checkpoints kept besides the best one."})
+    # with 1, the Trainer would delete the last checkpoint of a finished run where another one is the best
+    save_total_limit: int | None = field(
+        default=2, metadata={"help": "Checkpoints kept: the last ones, among them the best one."}
+    )
     load_best_model_at_end: bool = field(default=True, metadata={"help": "Keep the checkpoint that is best on dev."})
     metric_for_best_model: str | None = field(
         default="re_strict_micro_f1", metadata={"help": "Score that chooses the best checkpoint."}
@@ -92,6 +98,10 @@ class AspertTrainingArguments(TrainingArguments):
         if not torch.cuda.is_available():
             # nothing to pin memory for; torch would warn at every epoch
             self.dataloader_pin_memory = False
+        if self._n_gpu > 1:
+            # the Trainer would take DataParallel, which neither our losses nor our decoding know
+            logger.warning("one of %d GPUs is used: start with `accelerate launch` to use all of them", self._n_gpu)
+            self._n_gpu = 1
 
 
 class AspertTrainer(Trainer):

@@ -8,6 +8,8 @@ import math
 import os
 import random
 import re
+import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -369,6 +371,16 @@ def test_evaluation_of_a_saved_model(trained: Path, corpus: Path, tmp_path: Path
     assert not (tmp_path / "output" / "model.safetensors").exists()
 
 
+def test_evaluation_leaves_the_description_of_the_training(trained: Path, corpus: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(trained, folder)
+    described = (folder / "run.json").read_bytes()
+    switches = ("span_classifier_size", "width_embedding_size", "max_span_width")
+    run(corpus, folder, folder, do_train="false", **dict.fromkeys(switches))
+    assert (folder / "run.json").read_bytes() == described
+    assert json.loads((folder / "evaluation.json").read_text())["arguments"]["model"]["encoder"] == str(folder)
+
+
 def test_evaluation_needs_no_training_data(trained: Path, corpus: Path, tmp_path: Path) -> None:
     other = write_corpus(tmp_path / "corpus", test=json.loads((corpus / "test.json").read_text()))
     scores = run(
@@ -650,7 +662,6 @@ def test_output_directory_that_cannot_be_written(
 
 def _limited(argv: list[str], size: int) -> int:
     import resource
-    import signal
 
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
@@ -805,8 +816,6 @@ def test_checkpoint_in_mid_epoch_and_a_half_written_one(
 
 def test_checkpoint_without_its_weights_is_passed_over(trained: Path, tmp_path: Path) -> None:
     # as it looks when a kill comes while an old checkpoint is being deleted
-    import shutil
-
     folder = tmp_path / "output"
     for name in ("checkpoint-8", "checkpoint-16"):
         shutil.copytree(trained / name, folder / name)
@@ -814,11 +823,29 @@ def test_checkpoint_without_its_weights_is_passed_over(trained: Path, tmp_path: 
     assert checkpoints(folder) == ["checkpoint-8"]
 
 
+def test_the_last_checkpoint_of_a_finished_run_is_kept(corpus: Path, encoder: Path, tmp_path: Path) -> None:
+    # a score that no training raises: the first checkpoint with it stays the best
+    run(corpus, encoder, tmp_path, learning_rate=0.0, num_train_epochs=3, do_predict=None)
+    state = json.loads((tmp_path / "trainer_state.json").read_text())
+    assert checkpoints(tmp_path)[-1] == "checkpoint-24" and len(checkpoints(tmp_path)) == 2
+    assert Path(state["best_model_checkpoint"]).name in checkpoints(tmp_path)
+
+
+def test_interrupt_keeps_the_checkpoints(corpus: Path, encoder: Path, uninterrupted: Path, tmp_path: Path) -> None:
+    output = tmp_path / "output"
+    child = Child(tmp_path / "log", train_main, arguments(corpus, encoder, output))
+    wait_for(lambda: checkpoints(output), child)
+    os.kill(child.process.pid, signal.SIGINT)
+    assert child.wait() == 130, child.output
+    assert "Traceback" not in child.output
+    assert child.output.splitlines()[-1].startswith("interrupted: ")
+    resume(corpus, encoder, output)
+    assert_same_results(output, uninterrupted)
+
+
 def test_resume_of_a_finished_run_changes_nothing(
     corpus: Path, encoder: Path, uninterrupted: Path, tmp_path: Path
 ) -> None:
-    import shutil
-
     output = tmp_path / "output"
     shutil.copytree(uninterrupted, output)
     resume(corpus, encoder, output)
@@ -851,8 +878,6 @@ def test_two_processes_resume_with_the_epoch_they_were_in(corpus: Path, encoder:
     fields = {**STEPS, "num_train_epochs": 3, "per_device_train_batch_size": 2, "save_total_limit": 20}
     whole, output = tmp_path / "whole", tmp_path / "output"
     run_together(tmp_path, 2, train_main, arguments(corpus, encoder, whole, **fields))
-    import shutil
-
     # step 12 of 24 is in the second epoch of eight steps
     shutil.copytree(whole / "checkpoint-12", output / "checkpoint-12")
     argv = arguments(corpus, encoder, output, **fields, resume_from_checkpoint="true")

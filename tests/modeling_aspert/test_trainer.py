@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from transformers import TrainingArguments
 
 from modeling_aspert import AspertDataCollator, AspertTrainer, AspertTrainingArguments
 from modeling_aspert.dataset import EpochSampler
@@ -344,6 +345,20 @@ def test_learning_rate_warms_up_and_decays(encoder: Path, tmp_path: Path) -> Non
 def test_arguments_are_checked() -> None:
     with pytest.raises(ValueError, match="negative_relation_count = -2"):
         AspertTrainingArguments(negative_relation_count=-2, use_cpu=True)
+
+
+def test_one_of_several_gpus_is_used(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """Without a launcher the Trainer would take DataParallel."""
+    set_up = TrainingArguments.__post_init__
+
+    def with_four_gpus(self: TrainingArguments) -> None:
+        set_up(self)
+        self._n_gpu = 4
+
+    monkeypatch.setattr(TrainingArguments, "__post_init__", with_four_gpus)
+    args = AspertTrainingArguments(per_device_train_batch_size=3, use_cpu=True)
+    assert args.n_gpu == 1 and args.train_batch_size == 3
+    assert "one of 4 GPUs is used: start with `accelerate launch`" in caplog.text
 
 
 # -- evaluation ----------------------------------------------------------------------------------------------------
