@@ -41,6 +41,13 @@ def build_parser() -> argparse.ArgumentParser:
         "--entity-threshold", type=float, default=0.0, metavar="P", help="least probability of an entity"
     )
     group.add_argument("--overlap", choices=("allow", "flat"), default="allow", help="flat: the best of overlapping")
+    group.add_argument(
+        "--stride",
+        type=int,
+        default=64,
+        metavar="WORDS",
+        help="overlap of the windows over long sentences (default: 64)",
+    )
     group.add_argument("--word-splitter", help="rules, rules-split-hyphens or whitespace (default: the model's)")
     group.add_argument("--language", help="language of the text, for its sentences (default: the model's)")
     group.add_argument("--no-sentence-splitting", action="store_true", help="take each record as one sentence")
@@ -122,6 +129,8 @@ def main(argv: list[str] | None = None) -> int:
         from transformers.utils import logging
 
         logging.disable_progress_bar()
+        # what is wrong with a model is said in one line
+        logging.set_verbosity_error()
         from modeling_aspert import commands
 
         getattr(commands, args.command.replace("-", "_"))(args)

@@ -15,42 +15,37 @@ from tqdm import tqdm
 
 import data_scripts
 
-from . import AspertConfig, AspertForJointExtraction, AspertProcessor, ExtractionOptions, Extractor
+from . import AspertConfig, ExtractionOptions, Extractor
 from .decoding import constrain_relations
+from .documents import split_sentences, split_words
 from .export import open_writer
 from .extraction import CHUNK_INPUTS, Sentence
 from .files import write_text
+from .saved_models import load_config, load_saved
 from .scoring import compute_scores, format_scores
-from .streaming import InputRecord, ResumableJsonlWriter, describe_inputs, json_line, read_inputs
+from .streaming import InputRecord, ResumableJsonlWriter, count_records, describe_inputs, json_line, read_inputs
 
 
 def load(args: Namespace) -> Extractor:
     """The model and processor of a folder or Hub name, with the options of the command line."""
-    _check_folder(args.model)
-    place = {"revision": args.revision} if args.revision else {}
-    model = AspertForJointExtraction.from_pretrained(args.model, dtype=getattr(torch, args.dtype), **place)
-    processor = AspertProcessor.from_pretrained(args.model, **place)
+    model, processor = load_saved(args.model, getattr(torch, args.dtype), args.revision)
     if args.word_splitter is not None:
         processor.word_splitter = args.word_splitter
+        split_words("", processor.word_splitter)
     if args.language is not None:
         processor.language = args.language
+    if not args.no_sentence_splitting:
+        split_sentences("", processor.language)
     device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
     options = ExtractionOptions(
         relation_threshold=_thresholds(args.relation_threshold, model.config),
         entity_threshold=args.entity_threshold,
         overlap=args.overlap,
         batch_size=args.batch_size,
+        stride=args.stride,
         split_sentences=not args.no_sentence_splitting,
     )
     return Extractor(model.to(device), processor, options)
-
-
-def _check_folder(model: str) -> None:
-    """A path that does not exist would be taken for a Hub name."""
-    if not Path(model).is_dir() and (
-        Path(model).is_absolute() or model.startswith((".", "~")) or model.count("/") > 1
-    ):
-        raise FileNotFoundError(f"{model}: no such folder")
 
 
 def _thresholds(values: list[str] | None, config: AspertConfig) -> float | dict[str, float] | None:
@@ -102,7 +97,10 @@ def _inputs(args: Namespace) -> Iterable[InputRecord]:
 def predict(args: Namespace) -> None:
     records = _inputs(args)
     extractor = load(args)
-    progress = {"unit": " records", "disable": not sys.stderr.isatty() and not args.progress, "file": sys.stderr}
+    shown = sys.stderr.isatty() or args.progress
+    progress = {"unit": " records", "disable": not shown, "file": sys.stderr}
+    if shown:
+        progress["total"] = len(args.text) if args.text else count_records(args.inputs or ["-"], args.input_format)
     if args.output is None:
         if args.format not in ("jsonl", None):
             raise ValueError(f"--format {args.format} needs --output")
@@ -115,7 +113,7 @@ def predict(args: Namespace) -> None:
             "options": {
                 name: getattr(args, name)
                 for name in (
-                    "revision", "dtype", "relation_threshold", "entity_threshold", "overlap", "batch_size",
+                    "revision", "dtype", "relation_threshold", "entity_threshold", "overlap", "batch_size", "stride",
                     "word_splitter", "language", "no_sentence_splitting", "column", "input_format", "text",
                 )
             },
@@ -199,7 +197,7 @@ def convert(args: Namespace) -> None:
 
 
 def info(args: Namespace) -> None:
-    config = AspertConfig.from_pretrained(args.model)
+    config = load_config(args.model)
     encoder = config.encoder_config
     fields = {
         "model": args.model,

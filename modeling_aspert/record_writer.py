@@ -17,8 +17,9 @@ import math
 import os
 import re
 import shutil
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -59,7 +60,26 @@ def sync(path: str | os.PathLike) -> None:
         os.fsync(file.fileno())
 
 
-class Writer(ABC):
+class Output(AbstractContextManager):
+    """What a `with` block closes, or aborts where an exception leaves it."""
+
+    @abstractmethod
+    def write(self, record: Record) -> None: ...
+
+    @abstractmethod
+    def close(self) -> None: ...
+
+    @abstractmethod
+    def abort(self) -> None: ...
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self.abort()
+
+
+class Writer(Output):
     """One output in one format. Subclasses say what is a file's beginning, a record, and a file's end.
 
     Characters that a format cannot hold (`unholdable`, a regular-expression class) are written as U+FFFD, one for one,
@@ -121,15 +141,6 @@ class Writer(ABC):
         except OSError:  # the disk that is full for the record is full for the buffer
             pass
         self._remove_temporary()
-
-    def __enter__(self) -> Writer:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None:
-            self.close()
-        else:
-            self.abort()
 
     def _failure(self, error: OSError) -> OSError:
         return OSError(error.errno, error.strerror or str(error), str(self.path))

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from .record_writer import Record, json_line, output_target
+from .record_writer import Output, Record, json_line, output_target
 
 # A record is held in memory, and a file without line breaks is one line.
 MAX_RECORD_BYTES = 64 * 2**20
@@ -283,6 +283,36 @@ def _read_parquet(path: str, column: str | None) -> Iterator[_Row]:
         raise InputError(f"{path}: no Parquet that can be read ({error})") from error
 
 
+def count_records(paths: Sequence[str | os.PathLike], format: str | None = None) -> int | None:
+    """How many records inputs have at most, for the time left: lines, Parquet's rows, files of a folder.
+
+    None where only reading all of it would tell: standard input, gzip, a JSON list, what cannot be read.
+    """
+    total = 0
+    try:
+        for path in map(str, paths):
+            kind = format or _SUFFIXES.get(Path(path).suffix.lower(), "text")
+            if path == "-" or path.endswith(".gz") or kind == "json":
+                return None
+            if os.path.isdir(path):
+                total += sum(name.lower().removesuffix(".gz").endswith(".txt") for name in os.listdir(path))
+            elif kind == "parquet":
+                import pyarrow.parquet as pq
+
+                total += pq.read_metadata(path).num_rows
+            else:
+                with open(path, "rb") as file:
+                    block = b"\n"
+                    while more := file.read(2**20):
+                        block = more
+                        total += block.count(b"\n")
+                    total += not block.endswith(b"\n")
+                    total -= kind in ("csv", "tsv")
+    except (OSError, ValueError):  # pyarrow's errors are either
+        return None
+    return total
+
+
 def describe_inputs(paths: Sequence[str | os.PathLike]) -> list[dict[str, Any]]:
     """What tells inputs from others without reading them (path, size, time of change), for a run's settings.
 
@@ -299,7 +329,7 @@ def describe_inputs(paths: Sequence[str | os.PathLike]) -> list[dict[str, Any]]:
     return result
 
 
-class ResumableJsonlWriter:
+class ResumableJsonlWriter(Output):
     """JSON lines that survive a kill: PATH.partial grows, and becomes PATH when `close` is called.
 
     A writer for a path that has a partial output takes it up: a torn last line is cut off, and `completed` says how
@@ -393,17 +423,11 @@ class ResumableJsonlWriter:
         self._file.close()
 
     def abort(self) -> None:
-        """Stop, and keep what was done for a later run."""
+        """Stop, and keep what was done for a later run; where nothing was done, nothing stays."""
         try:
             self._sync()
+            if not self._partial.stat().st_size:
+                self._partial.unlink()
+                self._settings_file.unlink(missing_ok=True)
         finally:
             self._file.close()
-
-    def __enter__(self) -> ResumableJsonlWriter:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None:
-            self.close()
-        else:
-            self.abort()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -130,6 +131,18 @@ def test_options_reach_the_model(folder, tmp_path):
     assert {relation["type"] for relation in only} == {"lives-in"}
 
 
+def test_progress_shows_rate_and_time_left(folder, tmp_path, capsys):
+    source = tmp_path / "in.txt"
+    source.write_text("Stop\n" * 3)
+    command = ["predict", str(folder), str(source), "--output", str(tmp_path / "out.jsonl")]
+    assert aspert_cli.main(command) == 0
+    assert "records" not in capsys.readouterr().err
+    assert aspert_cli.main([*command, "--progress"]) == 0
+    last = capsys.readouterr().err.split("\r")[-1]
+    # 100%|█| 3/3 [elapsed<left, rate]
+    assert re.search(r"100%.* 3/3 \[\d\d:\d\d<\d\d:\d\d, +[\d.]+ records/s\]", last), last
+
+
 def test_a_killed_prediction_goes_on(folder, tmp_path):
     source = tmp_path / "in.txt"
     source.write_text("".join(f"Marie married Pierre in Paris number {number} .\n" for number in range(3000)))
@@ -167,6 +180,42 @@ def test_evaluate(folder, data, tmp_path, capsys):
     assert {"ner_micro_f1", "re_strict_macro_f1", "per_type"} <= set(scores)
     assert len(lines(tmp_path / "out" / "predictions_data.jsonl")) == len(RECORDS)
     assert (tmp_path / "out" / "error_analysis_data.html").read_text().startswith("<!doctype html>")
+
+
+def test_predict_on_raw_sentences_equals_the_evaluation(folder, tmp_path):
+    """Words joined by blanks, split at blanks again: the evaluation's entities and relations, sentence by sentence."""
+    hard = "Dr. Ada didn't leave Paris-Orly . \u201cNo !\u201d said Marie ? 1,250.5 l'Italie U.S. a\u0301 \U0001f98a Stop . . ."
+    gold = [record["tokens"] for record in RECORDS] + [hard.split(), ["Marie"], hard.lower().split() * 3]
+    source, annotated = tmp_path / "raw.txt", tmp_path / "gold.json"
+    source.write_text("".join(" ".join(words) + "\n" for words in gold), encoding="utf-8")
+    annotated.write_text(json.dumps([{"tokens": words, "entities": [], "relations": []} for words in gold]))
+    assert aspert_cli.main(["evaluate", str(folder), str(annotated), "--output", str(tmp_path / "out")]) == 0
+    output = tmp_path / "raw.jsonl"
+    options = ["--word-splitter", "whitespace", "--no-sentence-splitting", "--output", str(output)]
+    assert aspert_cli.main(["predict", str(folder), str(source), *options]) == 0
+
+    def facts(record, entities):
+        """Entities and relations with scores, by what they are about."""
+        found = {entity: one["score"] for entity, one in zip(entities, record["entities"])}
+        for one in record["relations"]:
+            found[one["type"], entities[one["head"]], entities[one["tail"]]] = one["score"]
+        return found
+
+    evaluated, predicted = lines(tmp_path / "out" / "predictions_gold.jsonl"), lines(output)
+    assert len(evaluated) == len(predicted) == len(gold)
+    n_facts = 0
+    for words, ours, raw in zip(gold, evaluated, predicted):
+        assert ours["tokens"] == words and raw["text"] == " ".join(words)
+        # the number of the word that begins at a character, and of the one behind the word that ends at it
+        starts, ends, position = {}, {}, 0
+        for number, word in enumerate(words):
+            starts[position], ends[position + len(word)] = number, number + 1
+            position += len(word) + 1
+        expected = facts(ours, [(one["type"], one["start"], one["end"]) for one in ours["entities"]])
+        found = facts(raw, [(one["type"], starts[one["start"]], ends[one["end"]]) for one in raw["entities"]])
+        assert found == pytest.approx(expected, abs=1e-5)
+        n_facts += len(expected)
+    assert n_facts > 100
 
 
 def test_validate(data, tmp_path, capsys):

@@ -18,7 +18,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from modeling_aspert import streaming
-from modeling_aspert.streaming import InputError, InputRecord, ResumableJsonlWriter, describe_inputs, read_inputs
+from modeling_aspert.streaming import (
+    InputError,
+    InputRecord,
+    ResumableJsonlWriter,
+    count_records,
+    describe_inputs,
+    read_inputs,
+)
 
 # inputs
 
@@ -313,6 +320,19 @@ def test_full_disk_keeps_what_was_written(tmp_path, monkeypatch):
 
 def full_disk(_):
     raise OSError(28, "No space left on device")
+
+
+def test_count_records(write, tmp_path):
+    paths = [write("a.txt", "1\n\n3"), write("b.jsonl", '{"text": "x"}\n'), write("c.tsv", "text\na\nb\n")]
+    write("folder/a.txt", "x")
+    write("folder/b.txt.gz", "x")
+    write("folder/b.ann", "T1")
+    pq.write_table(pa.table({"text": ["a", "b"]}), tmp_path / "d.parquet")
+    paths += [tmp_path / "folder", tmp_path / "d.parquet", write("empty.txt", "")]
+    assert [count_records([path]) for path in paths] == [3, 1, 2, 2, 2, 0]
+    assert count_records(paths) == 10 == sum(1 for _ in read_inputs(paths))
+    unknown = ["-", write("e.txt.gz", "x"), write("f.json", "[]"), write("g.parquet", "x"), tmp_path / "nothing"]
+    assert [count_records([*paths, path]) for path in unknown] == [None] * 5
 
 
 def test_describe_inputs(tmp_path):
