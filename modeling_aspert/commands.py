@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import sys
 from argparse import Namespace
 from collections.abc import Iterable, Iterator
@@ -94,7 +95,21 @@ def _inputs(args: Namespace) -> Iterable[InputRecord]:
     return read_inputs(args.inputs or ["-"], args.column, args.input_format)
 
 
+def _check_output(path: str | None) -> None:
+    """Raise OSError for an output that cannot be written: before the model is loaded, not after hours of work."""
+    if path is None:
+        return
+    probe = Path(path).with_name(f".{Path(path).name}.{os.getpid()}.probe")
+    try:
+        probe.parent.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise OSError(f"{path} cannot be written ({error.strerror}): choose another output") from error
+
+
 def predict(args: Namespace) -> None:
+    _check_output(args.output)
     records = _inputs(args)
     extractor = load(args)
     shown = sys.stderr.isatty() or args.progress
@@ -163,6 +178,7 @@ def evaluate(args: Namespace) -> None:
 def show(args: Namespace) -> None:
     from .visualization import visualize
 
+    _check_output(args.output)
     extractor = load(args)
     records = list(_run(extractor, _inputs(args), as_words=False))
     visualize(records, args.output, args.title, extractor.model.config.symmetric_relations)

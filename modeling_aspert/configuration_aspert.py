@@ -103,7 +103,7 @@ class AspertConfig(PretrainedConfig):
             ("relation_types", relation_types),
             ("symmetric_relations", symmetric_relations),
         ):
-            if isinstance(labels, str):
+            if not isinstance(labels, (list, tuple)):
                 raise ValueError(f"AspertConfig.{name} = {labels!r} is not valid: it must be a list of names")
             setattr(self, name, list(labels))
         self.max_span_width = max_span_width
@@ -144,8 +144,14 @@ class AspertConfig(PretrainedConfig):
 
     @property
     def num_attention_channels(self) -> int:
-        """C = L * H of the encoder."""
-        return self.encoder_config.num_hidden_layers * self.encoder_config.num_attention_heads
+        """C = L * H of the encoder. Raises ValueError for an encoder without attention heads."""
+        heads = getattr(self.encoder_config, "num_attention_heads", None)
+        if not isinstance(heads, int):
+            raise ValueError(
+                f"the encoder ({self.encoder_config.model_type}) has no attention heads, whose weights are features of "
+                "this model: choose another encoder, or set attentional_contribution=False"
+            )
+        return self.encoder_config.num_hidden_layers * heads
 
     @property
     def contribution_size(self) -> int:
@@ -197,11 +203,17 @@ class AspertConfig(PretrainedConfig):
         self._check(
             "entity_types", NONE_TYPE not in self.entity_types, f"a list without {NONE_TYPE!r}, which is implied"
         )
+        constraints = self.relation_type_constraints
         self._check(
             "relation_type_constraints",
-            all(
-                relation in self.relation_types and all(end in self.entity_types for pair in pairs for end in pair)
-                for relation, pairs in (self.relation_type_constraints or {}).items()
+            constraints is None
+            or isinstance(constraints, dict)
+            and all(
+                relation in self.relation_types
+                and isinstance(pairs, (list, tuple))
+                and all(isinstance(pair, (list, tuple)) and len(pair) == 2 for pair in pairs)
+                and all(end in self.entity_types for pair in pairs for end in pair)
+                for relation, pairs in constraints.items()
             ),
             "a mapping of relation_types to lists of [head, tail] out of entity_types",
         )
@@ -229,6 +241,10 @@ def _encoder_config(config: PretrainedConfig | dict[str, Any] | None) -> Pretrai
         return config
     if config is None:
         return AutoConfig.for_model("bert")
+    if not isinstance(config, dict):
+        raise ValueError(
+            f"AspertConfig.encoder_config = {config!r} is not valid: it must be the encoder's own configuration"
+        )
     fields = {key: value for key, value in config.items() if key not in _REMOTE_CODE}
     if "model_type" not in fields:
         raise ValueError("AspertConfig.encoder_config has no 'model_type': pass the encoder's own configuration")
@@ -238,7 +254,11 @@ def _encoder_config(config: PretrainedConfig | dict[str, Any] | None) -> Pretrai
             f"AspertConfig.encoder_config: this version of transformers does not know the model type {model_type!r}; "
             "encoders whose code lies beside their weights are not run"
         )
-    return AutoConfig.for_model(model_type, **fields)
+    try:
+        return AutoConfig.for_model(model_type, **fields)
+    except Exception as error:  # each encoder checks its fields in its own way
+        reason = " ".join(str(error).split())
+        raise ValueError(f"AspertConfig.encoder_config is no configuration of {model_type!r}: {reason}") from error
 
 
 def _is_number(value: Any) -> bool:

@@ -125,9 +125,28 @@ class AspertPreTrainedModel(PreTrainedModel):
     _supports_attention_backend = True
 
     @classmethod
-    def from_pretrained(cls, *args: Any, **kwargs: Any) -> AspertPreTrainedModel:
-        """As every model's, but weights are read as safetensors only: pickles can run code."""
-        return _safetensors_only(super().from_pretrained, *args, **kwargs)
+    def from_pretrained(
+        cls, *args: Any, output_loading_info: bool = False, ignore_mismatched_sizes: bool = False, **kwargs: Any
+    ) -> Any:
+        """As every model's, but weights are read as safetensors only: pickles can run code.
+
+        Raises:
+            ValueError: weights that are missing, or that do not fit the configuration: they would be random.
+        """
+        kwargs |= {"output_loading_info": True, "ignore_mismatched_sizes": True}
+        model, info = _safetensors_only(super().from_pretrained, *args, **kwargs)
+        missing, mismatched = sorted(info["missing_keys"]), sorted(info["mismatched_keys"])
+        if mismatched and not ignore_mismatched_sizes:
+            name, stored, wanted = mismatched[0]
+            raise ValueError(
+                f"{name} has the shape {list(stored)}, but config.json makes it {list(wanted)} (and so "
+                f"{len(mismatched)} in all): labels and sizes must be those that the weights were trained with"
+            )
+        if missing:
+            raise ValueError(
+                f"{missing[0]} is missing (and so {len(missing)} in all): copy or download the whole model again"
+            )
+        return (model, info) if output_loading_info else model
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:
         """As every model's, with the code of the "joint-extraction" pipeline beside the model's own."""
@@ -198,6 +217,11 @@ class AspertForJointExtraction(AspertPreTrainedModel):
         model = cls(AspertConfig.from_preset(preset, **{**fields, "encoder_config": encoder.config}))
         _remove_pooler(encoder)
         model.encoder = encoder
+        if config.attentional_contribution:
+            # refuses an encoder that cannot return attentions here and not in the first step
+            one = torch.ones(1, 1, dtype=torch.long, device=encoder.device)
+            with torch.no_grad():
+                model.eval()._encode(one, one)
         return model.eval()
 
     def forward(

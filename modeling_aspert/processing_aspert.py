@@ -77,6 +77,8 @@ class AspertProcessor(ProcessorMixin):
                 f"{type(tokenizer).__name__} has no fast version (tokenizer.json): ASpERT needs one to know which "
                 "sub-words belong to which word"
             )
+        if max_tokens is not None and (isinstance(max_tokens, bool) or not isinstance(max_tokens, int)):
+            raise ValueError(f"max_tokens = {max_tokens!r} is not valid: it must be an integer, or None")
         super().__init__(tokenizer, **kwargs)
         limit = tokenizer.model_max_length
         self.max_tokens = max_tokens if max_tokens is not None else (limit if limit < _NO_LIMIT else None)
@@ -84,6 +86,11 @@ class AspertProcessor(ProcessorMixin):
         self.language = language
         _separate_words(tokenizer)
         self._prefix, self._suffix = _special_tokens_around(tokenizer)
+        if self.max_tokens is not None and self.max_tokens <= self.num_special_tokens:
+            raise ValueError(
+                f"max_tokens = {self.max_tokens} is not valid: it must be greater than the {self.num_special_tokens} "
+                "special tokens of every sentence"
+            )
 
     @classmethod
     def from_encoder_pretrained(cls, name_or_path: str | os.PathLike[str], **kwargs: Any) -> AspertProcessor:

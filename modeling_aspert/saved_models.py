@@ -1,0 +1,81 @@
+"""Loading of saved models for the commands: an error names the file and the mend, whatever is in the folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+
+from data_scripts.reading import json_type, read_json
+
+from .configuration_aspert import AspertConfig
+from .documents import split_words
+from .modeling_aspert import AspertForJointExtraction
+from .processing_aspert import AspertProcessor
+
+
+def load_saved(
+    name_or_path: str, dtype: torch.dtype = torch.float32, revision: str | None = None
+) -> tuple[AspertForJointExtraction, AspertProcessor]:
+    """The model and processor of a folder or Hub name.
+
+    Raises:
+        FileNotFoundError: no such folder.
+        ValueError: a file that is not what it should be, or that does not fit the others.
+        OSError: no such Hub name, or files that are missing.
+    """
+    load_config(name_or_path, revision)
+    place = {"revision": revision} if revision else {}
+    with _naming(f"{name_or_path}: the weights"):
+        model = AspertForJointExtraction.from_pretrained(name_or_path, dtype=dtype, **place)
+    folder = Path(name_or_path)
+    if folder.is_dir():
+        for name in ("processor_config.json", "tokenizer.json"):
+            read_json(folder / name)
+    with _naming(f"{name_or_path}: the processor"):
+        processor = AspertProcessor.from_pretrained(name_or_path, **place)
+        split_words("", processor.word_splitter)
+    return model, processor
+
+
+def load_config(name_or_path: str, revision: str | None = None) -> AspertConfig:
+    """The configuration of a folder or Hub name. Raises as :func:`load_saved`."""
+    folder = Path(name_or_path)
+    file = folder / "config.json"
+    if folder.is_dir():
+        fields = read_json(file)
+    else:
+        refuse_missing_folder(name_or_path)
+        file = f"{name_or_path}/config.json"
+        fields, _ = AspertConfig.get_config_dict(name_or_path, **({"revision": revision} if revision else {}))
+    if not isinstance(fields, dict):
+        raise ValueError(f"{file}: {json_type(fields)}, not an object: save the model again")
+    if fields.get("model_type") != AspertConfig.model_type:
+        raise ValueError(
+            f"{file}: model_type = {fields.get('model_type')!r}, not {AspertConfig.model_type!r}: this is no model of "
+            f"this library; `python train.py --encoder {name_or_path}` makes one of an encoder"
+        )
+    with _naming(str(file)):
+        return AspertConfig.from_dict(fields)
+
+
+def refuse_missing_folder(name_or_path: str) -> None:
+    """Raise FileNotFoundError for a path that does not exist, which would be taken for a Hub name."""
+    path = Path(name_or_path)
+    is_path = path.is_absolute() or name_or_path.startswith((".", "~")) or name_or_path.count("/") > 1
+    if is_path and not path.is_dir():
+        raise FileNotFoundError(f"{name_or_path}: no such folder")
+
+
+@contextmanager
+def _naming(what: str) -> Iterator[None]:
+    """Errors of what is read begin with its name, on one line."""
+    try:
+        yield
+    except SafetensorError as error:
+        raise ValueError(f"{what}: no safetensors that can be read ({error}): copy or download them again") from None
+    except (ValueError, TypeError, KeyError, AttributeError, RuntimeError) as error:
+        raise ValueError(f"{what}: {' '.join(str(error).split())}") from error
