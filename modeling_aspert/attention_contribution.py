@@ -1,13 +1,13 @@
 """The attentional contribution degree (Algorithms 1 and 2 of the paper) of many spans at O(C) each.
 
 The gate does not depend on the span, so all spans of a sentence share one gated attention map and the prefix sums
-(or running maxima) over it. Notation: B sentences, S spans, n sub-words, L layers, H heads, C = L * H channels
+(or running maxima) over its rows and over the band around its diagonal. Notation: B sentences, S spans, n sub-words, L layers, H heads, C = L * H channels
 ordered layer * H + head.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -15,20 +15,16 @@ from torch.nn import functional as F
 
 from .span_pooling import range_levels, range_max, range_max_table
 
-# Layers are worked on together while their maps stay below this many values (64 MiB in fp32), else one by one.
-_GROUP_VALUES = 2**24
-
 
 def gate(attention: Tensor, threshold: float, keep: Tensor) -> Tensor:
-    """Attention above the threshold, 0 elsewhere, in fp32 (Algorithm 2, lines 4-11).
+    """Attention above the threshold, 0 elsewhere (Algorithm 2, lines 4-11).
 
     The gate is a constant: gradients flow through the kept values only. A threshold of 0 means no gate.
 
     Args:
-        attention: [B, H, n, n], rows are queries.
+        attention: fp32 [B, H, n, n], rows are queries.
         keep: bool [B, 1, n, n], False where the query or the key does not count.
     """
-    attention = attention.float()
     return torch.where(keep & (attention > threshold), attention, 0.0)
 
 
@@ -47,7 +43,8 @@ def attentional_contribution(
     """The attentional contribution degree f_a(s) of every span.
 
     Args:
-        attentions: L tensors [B, H, n, n], softmaxed, row = query, column = key.
+        attentions: L tensors [B, H, n, n], softmaxed, row = query, column = key. Rows of padding may hold anything,
+            NaN too; what a real row holds for padded keys does not count, but must be finite.
         spans: [B, S, 2] sub-word offsets, end-exclusive. A span holds no padding and no special token.
         attention_mask: [B, n], 1 for real tokens.
         special_tokens_mask: [B, n], 1 for special tokens; needed for ``special_tokens=False`` only.
@@ -75,18 +72,17 @@ def attentional_contribution(
                 "contribution_special_tokens=False needs special_tokens_mask [B, n] in the batch; AspertDataCollator adds it"
             )
         other = real & ~special_tokens_mask.bool()
-    keep_from = (real[:, :, None] & other[:, None, :]).unsqueeze(1)
-
     starts, ends = spans[..., 0].long(), spans[..., 1].long()
-    pool = _max_over if pooling == "max" else _sum_over
+    pool = _maxima if pooling == "max" else _sums
     directions = ("from_span", "to_span") if direction == "both" else (direction,)
-    pieces: dict[str, list[Tensor]] = {name: [] for name in directions}
-    for attention in _layer_groups(attentions):
-        for name in directions:
-            # to_span is from_span of the transposed map: the span's side is always made the row axis
-            maps = attention if name == "from_span" else attention.transpose(-1, -2)
-            pieces[name].append(pool(gate(maps, threshold, keep_from), starts, ends, scope))
-    contribution = torch.cat([piece for name in directions for piece in pieces[name]], dim=-1)
+    contribution = torch.cat(
+        [
+            # to_span is from_span of the transposed maps: the span's side is always made the row axis
+            pool([_oriented(maps, name, real) for maps in attentions], starts, ends, real, other, threshold, scope)
+            for name in directions
+        ],
+        dim=-1,
+    )
 
     if pooling == "mean":
         width = ends - starts
@@ -98,40 +94,81 @@ def attentional_contribution(
     return contribution
 
 
-def _layer_groups(attentions: Sequence[Tensor]) -> Iterator[Tensor]:
-    """All layers joined along the heads where that is small, else layer by layer: the same values, fewer launches."""
-    if sum(attention.numel() for attention in attentions) <= _GROUP_VALUES:
-        yield torch.cat(tuple(attentions), dim=1)
-    else:
-        yield from attentions
+def _oriented(attention: Tensor, direction: str, real: Tensor) -> Tensor:
+    """The map in fp32 with the span's side as rows."""
+    if direction == "from_span":
+        return attention.float()
+    # padded queries may hold anything, NaN too; as rows they are left out later
+    return attention.float().masked_fill(~real[:, None, :, None], 0.0).transpose(-1, -2)
 
 
-def _sum_over(gated: Tensor, starts: Tensor, ends: Tensor, scope: str) -> Tensor:
-    """Sums over rows in the span and columns in O: [B, H, n, n] and [B, S] offsets -> [B, S, H].
-
-    The row strip comes from a 1-D prefix sum, the block s x s from a 2-D one.
-    """
-    batch_size, heads, length, _ = gated.shape
-
-    def corner(prefix: Tensor, index: Tensor) -> Tensor:
-        return prefix.gather(2, index.unsqueeze(1).expand(-1, heads, -1))
-
-    total = 0.0
+def _sums(
+    attentions: Sequence[Tensor],
+    starts: Tensor,
+    ends: Tensor,
+    real: Tensor,
+    other: Tensor,
+    threshold: float,
+    scope: str,
+) -> Tensor:
+    """Sums over rows in the span and columns in O, [B, S, C]: the row strip of the span, less the block s x s."""
+    total: Tensor | float = 0.0
     if scope != "span":
-        rows = F.pad(gated.sum(-1).cumsum(-1), (1, 0))
-        total = corner(rows, ends) - corner(rows, starts)
+        columns = other[:, None, :, None].float()
+        rows = torch.cat([F.threshold(maps, threshold, 0.0).matmul(columns).squeeze(-1) for maps in attentions], dim=1)
+        prefix = F.pad(rows.masked_fill(~real.unsqueeze(1), 0.0).cumsum(-1), (1, 0)).transpose(1, 2)
+        total = _rows_at(prefix, ends) - _rows_at(prefix, starts)
     if scope != "sentence":
-        blocks = F.pad(gated.cumsum(-1).cumsum(-2), (1, 0, 1, 0)).view(batch_size, heads, -1)
-        side = length + 1
-        block = (
-            corner(blocks, ends * side + ends)
-            - corner(blocks, starts * side + ends)
-            - corner(blocks, ends * side + starts)
-            + corner(blocks, starts * side + starts)
-        )
+        block = _block_sums(attentions, starts, ends, threshold)
         total = block if scope == "span" else total - block
-    # prefix differences can fall a rounding error below 0
-    return total.clamp(min=0).transpose(1, 2)
+    # differences of sums can fall a rounding error below 0
+    return total.clamp(min=0)
+
+
+def _block_sums(attentions: Sequence[Tensor], starts: Tensor, ends: Tensor, threshold: float) -> Tensor:
+    """Sums over the blocks s x s, [B, S, C], from the band that the widest span needs.
+
+    A block grows by one hook at a time: row and column `last`, as far back as the block's start. A span holds neither
+    padding nor special tokens, so its block needs no mask.
+    """
+    length = attentions[0].shape[-1]
+    band = min(int((ends - starts).max()), length) if starts.numel() else 1
+    positions, back = torch.arange(length, device=starts.device).unsqueeze(1), torch.arange(band, device=starts.device)
+    before = (positions - back).clamp(min=0)
+    hooks = torch.cat([_hooks(maps, before, threshold) for maps in attentions], dim=1)
+    # [s, k] becomes the hook of s + k that reaches back to s
+    along = (positions + back).clamp(max=length - 1).expand(hooks.shape)
+    blocks = hooks.cumsum(-1).gather(2, along).cumsum(-1).permute(0, 2, 3, 1).flatten(1, 2)
+    return _rows_at(blocks, starts * band + (ends - starts - 1).clamp(min=0))
+
+
+def _hooks(attention: Tensor, before: Tensor, threshold: float) -> Tensor:
+    """[B, H, n, W]: gated attention of each position to the one k before it and back; the diagonal counts once."""
+    index = before.expand(*attention.shape[:2], *before.shape)
+    row = F.threshold(attention.gather(-1, index), threshold, 0.0)
+    column = F.threshold(attention.transpose(-1, -2).gather(-1, index[..., 1:]), threshold, 0.0)
+    return row + F.pad(column, (1, 0))
+
+
+def _rows_at(table: Tensor, index: Tensor) -> Tensor:
+    """Rows [B, S, C] of a table [B, M, C]."""
+    batch_size, size, channels = table.shape
+    offset = torch.arange(batch_size, device=index.device).unsqueeze(1) * size
+    return F.embedding(index + offset, table.reshape(-1, channels))
+
+
+def _maxima(
+    attentions: Sequence[Tensor],
+    starts: Tensor,
+    ends: Tensor,
+    real: Tensor,
+    other: Tensor,
+    threshold: float,
+    scope: str,
+) -> Tensor:
+    """Maxima over rows in the span and columns in O, [B, S, C], layer by layer."""
+    keep = (real[:, :, None] & other[:, None, :]).unsqueeze(1)
+    return torch.cat([_max_over(gate(maps, threshold, keep), starts, ends, scope) for maps in attentions], dim=-1)
 
 
 def _max_over(gated: Tensor, starts: Tensor, ends: Tensor, scope: str) -> Tensor:

@@ -13,16 +13,22 @@ from transformers import CONFIG_MAPPING, AutoConfig, PretrainedConfig
 CONTRIBUTION_POOLINGS = ("mean", "sum", "max")
 CONTRIBUTION_SCOPES = ("context", "sentence", "span")
 CONTRIBUTION_DIRECTIONS = ("from_span", "to_span", "both")
-SPAN_CLASSIFIERS = ("mlp", "linear")
+CLASSIFIERS = ("mlp", "linear")
 NONE_TYPE = "none"
 # never kept in the encoder's configuration: a saved model must not name code that runs when it is loaded
 _REMOTE_CODE = ("auto_map", "trust_remote_code")
 
-# Named architectures: the paper's model, its baseline and the baseline of Table 1.
+# Named architectures: the paper's model, its baseline, the baseline of Table 1, and what won on development data.
 PRESETS: dict[str, dict[str, Any]] = {
     "paper": {},
     "spert": {"attentional_contribution": False, "span_classifier": "linear"},
     "spert_prime": {"attentional_contribution": False, "span_classifier": "linear", "width_embedding": False},
+    "best": {
+        "span_boundaries": True,
+        "relation_classifier": "mlp",
+        "relation_entity_types": True,
+        "relation_threshold": 0.5,
+    },
 }
 
 
@@ -45,8 +51,14 @@ class AspertConfig(PretrainedConfig):
         relation_contribution: whether Eq. 4 inherits f_a from Eq. 6.
         span_classifier: "mlp" (Eq. 8-9) or "linear" (Eq. 3, SpERT).
         span_classifier_size: hidden units m of the MLP.
+        span_boundaries: join the hidden states of the span's first and last sub-words to the max-pooled ones (not in
+            the paper).
         width_embedding: join an embedding of the width in words (False is SpERT' of Table 1).
         width_embedding_size: its size n.
+        relation_classifier: "linear" (Eq. 5) or "mlp" with one hidden layer (not in the paper).
+        relation_classifier_size: hidden units of that MLP.
+        relation_entity_types: join the span classifier's probabilities of the entity types to both entities of a pair
+            (not in the paper).
         classifier_dropout: dropout on the input of both classifiers.
         mlp_dropout: dropout on the hidden layer of the MLP.
         relation_none_class: add a none output, the last one, that vetoes a pair (Section 3.4's text).
@@ -79,8 +91,12 @@ class AspertConfig(PretrainedConfig):
         relation_contribution: bool = True,
         span_classifier: str = "mlp",
         span_classifier_size: int = 784,
+        span_boundaries: bool = False,
         width_embedding: bool = True,
         width_embedding_size: int = 25,
+        relation_classifier: str = "linear",
+        relation_classifier_size: int = 784,
+        relation_entity_types: bool = False,
         classifier_dropout: float = 0.1,
         mlp_dropout: float = 0.1,
         relation_none_class: bool = False,
@@ -116,8 +132,12 @@ class AspertConfig(PretrainedConfig):
         self.relation_contribution = relation_contribution
         self.span_classifier = span_classifier
         self.span_classifier_size = span_classifier_size
+        self.span_boundaries = span_boundaries
         self.width_embedding = width_embedding
         self.width_embedding_size = width_embedding_size
+        self.relation_classifier = relation_classifier
+        self.relation_classifier_size = relation_classifier_size
+        self.relation_entity_types = relation_entity_types
         self.classifier_dropout = classifier_dropout
         self.mlp_dropout = mlp_dropout
         self.relation_none_class = relation_none_class
@@ -133,7 +153,7 @@ class AspertConfig(PretrainedConfig):
 
     @classmethod
     def from_preset(cls, preset: str, **fields: Any) -> AspertConfig:
-        """A configuration of a named architecture ("paper", "spert", "spert_prime"), other fields on top.
+        """A configuration of a named architecture ("paper", "spert", "spert_prime", "best"), other fields on top.
 
         Raises:
             ValueError: unknown preset.
@@ -174,16 +194,17 @@ class AspertConfig(PretrainedConfig):
         """Raise ValueError, naming field, value and mend, unless every field is valid."""
         for name in ("attentional_contribution", "contribution_special_tokens", "relation_contribution"):
             self._check(name, isinstance(getattr(self, name), bool), "true or false")
-        for name in ("width_embedding", "relation_none_class"):
+        for name in ("width_embedding", "relation_none_class", "span_boundaries", "relation_entity_types"):
             self._check(name, isinstance(getattr(self, name), bool), "true or false")
-        for name in ("max_span_width", "span_classifier_size", "width_embedding_size"):
+        for name in ("max_span_width", "span_classifier_size", "width_embedding_size", "relation_classifier_size"):
             value = getattr(self, name)
             self._check(name, isinstance(value, int) and not isinstance(value, bool) and value >= 1, "an integer >= 1")
         choices = {
             "contribution_pooling": CONTRIBUTION_POOLINGS,
             "contribution_scope": CONTRIBUTION_SCOPES,
             "contribution_direction": CONTRIBUTION_DIRECTIONS,
-            "span_classifier": SPAN_CLASSIFIERS,
+            "span_classifier": CLASSIFIERS,
+            "relation_classifier": CLASSIFIERS,
         }
         for name, allowed in choices.items():
             self._check(name, getattr(self, name) in allowed, f"one of {', '.join(allowed)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,11 @@ from torch import Tensor
 
 from .configuration_aspert import AspertConfig
 from .modeling_aspert import AspertOutput
+
+logger = logging.getLogger(__name__)
+
+# Relations of one batch that are kept at most. Trained models are far below; an untrained one may relate everything.
+MAX_RELATIONS = 2**20
 
 
 @dataclass
@@ -99,19 +105,16 @@ def decode(
 
     # position of each kept span among its sentence's entities
     position = kept.cumsum(-1) - 1
-    probabilities = output.relation_logits.float().sigmoid()
-    limits = _thresholds(config, relation_threshold).to(probabilities.device)
-    related = output.pair_mask.bool().unsqueeze(-1).expand(*output.pair_mask.shape, len(limits))
-    if config.relation_none_class:
-        related = related & (probabilities[..., -1:] < config.relation_threshold)
-        probabilities = probabilities[..., :-1]
-    pair_index, pair, kind = (related & (probabilities >= limits)).nonzero(as_tuple=True)
-    head, tail = output.pairs[pair_index, pair].unbind(-1)
-    both = kept[pair_index, head] & kept[pair_index, tail]
+    limits = _thresholds(config, relation_threshold).to(output.relation_logits.device)
+    pair_index, pair, kind = _candidates(output, limits, config)
+    relation_scores = output.relation_logits[pair_index, pair, kind].float().sigmoid()
+    head, tail = output.pairs[pair_index, pair].long().unbind(-1)
+    both = (relation_scores >= limits[kind]) & kept[pair_index, head] & kept[pair_index, tail]
     if config.relation_type_constraints:
         both &= _allowed(config).to(kind.device)[kind, types[pair_index, head] - 1, types[pair_index, tail] - 1]
-    pair_index, pair, kind, head, tail = (values[both] for values in (pair_index, pair, kind, head, tail))
-    relation_scores = probabilities[pair_index, pair, kind]
+    pair_index, kind, head, tail, relation_scores = (
+        values[both] for values in (pair_index, kind, head, tail, relation_scores)
+    )
     head, tail = position[pair_index, head], position[pair_index, tail]
     # entities are sorted by (start, end), so the order of positions is the order of spans
     symmetric = torch.tensor(config.symmetric_flags, device=kind.device, dtype=torch.bool)[kind]
@@ -125,6 +128,33 @@ def decode(
     return Predictions(
         entities.cpu().numpy(), scores[batch_index, span].float().cpu().numpy(), relations, relation_scores
     )
+
+
+def _candidates(output: AspertOutput, limits: Tensor, config: AspertConfig) -> tuple[Tensor, Tensor, Tensor]:
+    """Sentence, pair and type of the relations that may reach their threshold, without a probability for each pair.
+
+    Logits are compared, a little below the threshold; the caller compares the probabilities of what is left.
+    """
+    logits = output.relation_logits
+    # rounding moves a sigmoid by far less
+    least = torch.logit(limits.float()).nan_to_num(neginf=-torch.inf, posinf=torch.inf) - 1e-3
+    related = output.pair_mask.bool()
+    if config.relation_none_class:
+        related = related & (logits[..., -1].float().sigmoid() < config.relation_threshold)
+        logits = logits[..., :-1]
+    above = (logits >= least.to(logits.dtype)) & related.unsqueeze(-1)
+    count = int(above.sum())
+    if count > MAX_RELATIONS:
+        logger.warning(
+            "%d relations in one batch reach their thresholds, as with an untrained model: the %d with the highest "
+            "scores are kept; raise relation_threshold",
+            count,
+            MAX_RELATIONS,
+        )
+        flat = logits.masked_fill(~above, -torch.inf).flatten()
+        above = torch.zeros_like(flat, dtype=torch.bool).index_fill_(0, flat.topk(MAX_RELATIONS).indices, True)
+        above = above.view_as(logits)
+    return above.nonzero(as_tuple=True)
 
 
 def _highest(relations: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

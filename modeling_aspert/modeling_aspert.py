@@ -25,8 +25,10 @@ from .span_pooling import range_max, range_max_table
 
 # Rows of the width table, as in SpERT; wider spans share the last row.
 MAX_WIDTH_ROWS = 100
-# Spans or pair contexts worked on at once in inference; bounds memory, does not change results.
-CHUNK_SIZE = 16384
+# What inference works on at once; bounds memory, does not change results: spans, pair contexts, values of pairs.
+CHUNK_SPANS = 1024
+CHUNK_CONTEXTS = 16384
+CHUNK_PAIR_VALUES = 2**22
 
 
 @dataclass
@@ -84,33 +86,48 @@ class SpanClassifier(nn.Module):
         # without dropout the sentence's part is the same for all of its spans: one row instead of S
         span_weight, sentence_weight = self.input.weight.split([spans.shape[-1], sentence.shape[-1]], dim=1)
         shared = F.linear(sentence, sentence_weight, self.input.bias).unsqueeze(1)
-        chunks = spans.split(max(1, CHUNK_SIZE // len(spans)), dim=1)
+        chunks = spans.split(max(1, CHUNK_SPANS // len(spans)), dim=1)
         return torch.cat([self._classify(F.linear(chunk, span_weight) + shared) for chunk in chunks], dim=1)
 
     def _classify(self, hidden: Tensor) -> Tensor:
-        return self.output(self.hidden_dropout(F.relu(hidden))) if self.is_mlp else hidden
+        return self.output(self.hidden_dropout(F.relu(hidden, inplace=True))) if self.is_mlp else hidden
 
 
 class RelationClassifier(nn.Module):
-    """Relation scores of pairs from x^r = E(s1) o c(s1, s2) o E(s2) (Eq. 4-5)."""
+    """Relation scores of pairs from x^r = E(s1) o c(s1, s2) o E(s2) (Eq. 4): one linear layer (Eq. 5) or an MLP."""
 
     def __init__(self, config: AspertConfig, span_size: int, hidden_size: int) -> None:
         super().__init__()
         self.sizes = [span_size, hidden_size, span_size]
+        self.is_mlp = config.relation_classifier == "mlp"
         self.input_dropout = nn.Dropout(config.classifier_dropout)
-        self.output = nn.Linear(sum(self.sizes), config.num_relation_outputs)
+        if self.is_mlp:
+            self.input = nn.Linear(sum(self.sizes), config.relation_classifier_size)
+            self.hidden_dropout = nn.Dropout(config.mlp_dropout)
+            self.output = nn.Linear(config.relation_classifier_size, config.num_relation_outputs)
+        else:
+            self.output = nn.Linear(sum(self.sizes), config.num_relation_outputs)
+
+    @property
+    def first(self) -> nn.Linear:
+        """The layer that sees the pair."""
+        return self.input if self.is_mlp else self.output
 
     def forward(self, heads: Tensor, contexts: Tensor, tails: Tensor) -> Tensor:
         """Logits [M, T_r] from the representations of M pairs: heads and tails [M, E], contexts [M, d]."""
-        return self.output(self.input_dropout(torch.cat([heads, contexts, tails], dim=-1)))
+        return self.finish(self.first(self.input_dropout(torch.cat([heads, contexts, tails], dim=-1))))
 
     def project(self, part: int, values: Tensor) -> Tensor:
-        """The share of the logits that head (0), context (1) or tail (2) adds; the bias goes with the context.
+        """What head (0), context (1) or tail (2) adds to the first layer's output; the bias goes with the context.
 
         In inference each entity and each distinct context is projected once, however many pairs it is in.
         """
-        weight = self.output.weight.split(self.sizes, dim=1)[part]
-        return F.linear(values, weight, self.output.bias if part == 1 else None)
+        weight = self.first.weight.split(self.sizes, dim=1)[part]
+        return F.linear(values, weight, self.first.bias if part == 1 else None)
+
+    def finish(self, hidden: Tensor) -> Tensor:
+        """Logits from the first layer's output."""
+        return self.output(self.hidden_dropout(F.relu(hidden, inplace=True))) if self.is_mlp else hidden
 
 
 class AspertPreTrainedModel(PreTrainedModel):
@@ -189,8 +206,11 @@ class AspertForJointExtraction(AspertPreTrainedModel):
         width_size = config.width_embedding_size if config.width_embedding else 0
         if config.width_embedding:
             self.width_embedding = nn.Embedding(MAX_WIDTH_ROWS, width_size)
-        span_size = hidden_size + config.contribution_size + width_size
+        pooled_size = hidden_size * (3 if config.span_boundaries else 1)
+        span_size = pooled_size + config.contribution_size + width_size
         relation_span_size = span_size - (0 if config.relation_contribution else config.contribution_size)
+        if config.relation_entity_types:
+            relation_span_size += len(config.entity_types) + 1
         self.span_classifier = SpanClassifier(config, span_size, hidden_size)
         self.relation_classifier = RelationClassifier(config, relation_span_size, hidden_size)
         self.post_init()
@@ -203,7 +223,7 @@ class AspertForJointExtraction(AspertPreTrainedModel):
 
         Args:
             name_or_path: a Hub name or a folder of any `AutoModel` encoder with safetensors weights.
-            preset: "paper", "spert" or "spert_prime".
+            preset: "paper", "spert", "spert_prime" or "best".
             fields: fields of :class:`AspertConfig`, such as ``entity_types`` and ``relation_types``.
 
         Raises:
@@ -268,15 +288,17 @@ class AspertForJointExtraction(AspertPreTrainedModel):
         span_mask = span_mask.bool()
         hidden, attentions = self._encode(input_ids, attention_mask)
         table = range_max_table(hidden)
-        representation, contribution = self._represent_spans(
-            table, attentions, spans, span_widths, attention_mask, special_tokens_mask
-        )
+        parts = self._span_parts(table, attentions, spans, span_widths, attention_mask, special_tokens_mask)
+        contribution = parts.get("contribution")
+        representation = torch.cat([part.to(hidden.dtype) for part in parts.values()], dim=-1)
         span_logits = self.span_classifier(representation, hidden[:, 0])
-        if not self.config.relation_contribution and contribution is not None:
-            size = hidden.shape[-1]
-            representation = torch.cat(
-                [representation[..., :size], representation[..., size + contribution.shape[-1] :]], dim=-1
-            )
+        if not self.config.relation_contribution:
+            parts.pop("contribution", None)
+        if self.config.relation_entity_types:
+            # what the span classifier thinks, but the relation loss does not teach it
+            parts["types"] = span_logits.detach().float().softmax(-1)
+        if self.config.relation_entity_types or not self.config.relation_contribution:
+            representation = torch.cat([part.to(hidden.dtype) for part in parts.values()], dim=-1)
         if pairs is None:
             pairs, pair_mask = pairs_of_entities((span_logits.argmax(-1) > 0) & span_mask)
         elif pair_mask is None:
@@ -318,7 +340,7 @@ class AspertForJointExtraction(AspertPreTrainedModel):
             )
         return output.last_hidden_state, attentions
 
-    def _represent_spans(
+    def _span_parts(
         self,
         table: Tensor,
         attentions: tuple[Tensor, ...],
@@ -326,14 +348,17 @@ class AspertForJointExtraction(AspertPreTrainedModel):
         span_widths: Tensor,
         attention_mask: Tensor,
         special_tokens_mask: Tensor | None,
-    ) -> tuple[Tensor, Tensor | None]:
-        """E(s) of Eq. 6: max-pooled hidden states o f_a(s) o width embedding, [B, S, E]; and f_a(s)."""
+    ) -> dict[str, Tensor]:
+        """The parts of E(s) in Eq. 6's order, each [B, S, ...]: max-pooled hidden states, f_a(s), width embedding."""
         config = self.config
         batch_index = torch.arange(len(spans), device=spans.device).unsqueeze(1).expand_as(span_widths)
-        parts = [range_max(table, batch_index, spans[..., 0], spans[..., 1])]
-        contribution = None
+        parts = {"pooled": range_max(table, batch_index, spans[..., 0], spans[..., 1])}
+        if config.span_boundaries:
+            hidden = table[0]
+            parts["first"] = hidden[batch_index, spans[..., 0]]
+            parts["last"] = hidden[batch_index, (spans[..., 1] - 1).clamp(min=0)]
         if config.attentional_contribution:
-            contribution = attentional_contribution(
+            parts["contribution"] = attentional_contribution(
                 attentions,
                 spans,
                 attention_mask,
@@ -344,50 +369,54 @@ class AspertForJointExtraction(AspertPreTrainedModel):
                 direction=config.contribution_direction,
                 special_tokens=config.contribution_special_tokens,
             )
-            parts.append(contribution.to(parts[0].dtype))
         if config.width_embedding:
-            parts.append(self.width_embedding(span_widths.clamp(max=MAX_WIDTH_ROWS - 1)))
-        return torch.cat(parts, dim=-1), contribution
+            parts["width"] = self.width_embedding(span_widths.clamp(max=MAX_WIDTH_ROWS - 1))
+        return parts
 
     def _classify_pairs(
         self, table: Tensor, representation: Tensor, spans: Tensor, pairs: Tensor, pair_mask: Tensor
     ) -> Tensor:
         """Relation logits [B, P, T_r]; only real pairs are computed, padding gets 0."""
-        batch_index, position = pair_mask.nonzero(as_tuple=True)
-        head, tail = pairs[batch_index, position].unbind(-1)
-        head_span, tail_span = spans[batch_index, head], spans[batch_index, tail]
-        # strictly between the two spans, whichever comes first; empty where they touch, nest or overlap
-        starts = torch.minimum(head_span[:, 1], tail_span[:, 1])
-        ends = torch.maximum(head_span[:, 0], tail_span[:, 0])
         classifier = self.relation_classifier
         if self.training:
-            contexts = range_max(table, batch_index, starts, ends)
+            batch_index, position = pair_mask.nonzero(as_tuple=True)
+            head, tail = pairs[batch_index, position].unbind(-1)
+            contexts = range_max(table, batch_index, *_between(spans[batch_index, head], spans[batch_index, tail]))
             flat_logits = classifier(representation[batch_index, head], contexts, representation[batch_index, tail])
-        else:
-            size = representation.shape[1]
-            entities, inverse = torch.cat([batch_index * size + head, batch_index * size + tail]).unique(
-                return_inverse=True
-            )
-            flat = representation.reshape(-1, representation.shape[-1]).index_select(0, entities)
-            head_rows, tail_rows = inverse.view(2, len(head))
-            flat_logits = (
-                classifier.project(0, flat)[head_rows]
-                + self._context_logits(table, batch_index, starts, ends)
-                + classifier.project(2, flat)[tail_rows]
-            )
-        logits = flat_logits.new_zeros(*pair_mask.shape, flat_logits.shape[-1])
-        return logits.index_put((batch_index, position), flat_logits)
+            logits = flat_logits.new_zeros(*pair_mask.shape, flat_logits.shape[-1])
+            return logits.index_put((batch_index, position), flat_logits)
 
-    def _context_logits(self, table: Tensor, batch_index: Tensor, starts: Tensor, ends: Tensor) -> Tensor:
-        """The contexts' share of the relation logits, [M, T_r]; equal contexts are pooled and projected once."""
+        # without dropout each entity is projected once, however many pairs it is in
+        batch_size, num_spans, size = representation.shape
+        rows = torch.arange(batch_size, device=pairs.device).unsqueeze(1) * num_spans
+        used = torch.zeros(batch_size * num_spans, dtype=torch.bool, device=pairs.device)
+        for end in range(2):
+            used[(pairs[..., end] + rows)[pair_mask]] = True
+        entities = representation.view(-1, size)[used]
+        row_of = used.cumsum(0) - 1
+        heads, tails = classifier.project(0, entities), classifier.project(2, entities)
+
+        logits = table.new_zeros(*pair_mask.shape, self.config.num_relation_outputs)
+        step = max(1, CHUNK_PAIR_VALUES // (batch_size * max(heads.shape[-1], 1)))
+        for start in range(0, pairs.shape[1], step):
+            batch_index, position = pair_mask[:, start : start + step].nonzero(as_tuple=True)
+            head, tail = pairs[batch_index, position + start].unbind(-1)
+            between = _between(spans[batch_index, head], spans[batch_index, tail])
+            hidden = heads[row_of[batch_index * num_spans + head]]
+            hidden += tails[row_of[batch_index * num_spans + tail]]
+            hidden += self._project_contexts(table, batch_index, *between)
+            logits[batch_index, position + start] = classifier.finish(hidden).to(logits.dtype)
+        return logits
+
+    def _project_contexts(self, table: Tensor, batch_index: Tensor, starts: Tensor, ends: Tensor) -> Tensor:
+        """What the contexts add to the relation classifier; equal contexts are pooled and projected once."""
         side = table.shape[2] + 1
         empty = ends <= starts
         key = torch.where(empty, 0, (batch_index * side + starts) * side + ends)
         contexts, inverse = key.unique(return_inverse=True)
         sentence, start, end = contexts // side**2, contexts // side % side, contexts % side
-        chunks = zip(sentence.split(CHUNK_SIZE), start.split(CHUNK_SIZE), end.split(CHUNK_SIZE))
-        shares = [self.relation_classifier.project(1, range_max(table, *chunk)) for chunk in chunks]
-        return torch.cat(shares)[inverse] if shares else table.new_zeros(0, self.config.num_relation_outputs)
+        chunks = zip(*(values.split(CHUNK_CONTEXTS) for values in (sentence, start, end)))
+        return torch.cat([self.relation_classifier.project(1, range_max(table, *chunk)) for chunk in chunks])[inverse]
 
     def _losses(
         self,
@@ -422,26 +451,28 @@ def pairs_of_entities(is_entity: Tensor) -> tuple[Tensor, Tensor]:
         is_entity: bool [B, S].
 
     Returns:
-        ``pairs`` [B, P, 2], indices into S, heads in ascending order, then tails; ``pair_mask`` bool [B, P].
+        ``pairs`` int32 [B, P, 2], indices into S, heads in ascending order, then tails; ``pair_mask`` bool [B, P].
     """
-    batch_index, span = is_entity.nonzero(as_tuple=True)
-    counts = is_entity.sum(-1)
-    first = counts.cumsum(0) - counts
-    partners = counts[batch_index]
-    head = torch.arange(len(span), device=span.device).repeat_interleave(partners)
-    run_start = (partners.cumsum(0) - partners).repeat_interleave(partners)
-    tail = torch.arange(len(head), device=span.device) - run_start + first[batch_index[head]]
-    different = head != tail
-    head, tail = head[different], tail[different]
-
+    counts = is_entity.sum(-1, keepdim=True)
     num_pairs = counts * (counts - 1)
-    most = int(num_pairs.max()) if len(num_pairs) else 0
-    sentence = batch_index[head]
-    position = torch.arange(len(head), device=span.device) - (num_pairs.cumsum(0) - num_pairs)[sentence]
-    pairs = span.new_zeros(len(is_entity), most, 2)
-    pairs[sentence, position] = torch.stack([span[head], span[tail]], dim=-1)
-    pair_mask = torch.arange(most, device=span.device) < num_pairs.unsqueeze(1)
-    return pairs, pair_mask
+    most_entities, most = (int(values.max()) if len(is_entity) else 0 for values in (counts, num_pairs))
+    # the entities of each sentence first, in order
+    spans = torch.argsort(~is_entity, dim=-1, stable=True)[:, :most_entities].int()
+    position = torch.arange(most, dtype=torch.int32, device=is_entity.device).expand(len(is_entity), -1)
+    partners = (counts - 1).clamp(min=1).int()
+    pairs = torch.empty(*position.shape, 2, dtype=torch.int32, device=is_entity.device)
+    head = position // partners
+    tail = position - head * partners
+    tail += tail >= head
+    for end, index in enumerate((head, tail)):
+        pairs[..., end] = spans.gather(1, index.clamp_(max=max(most_entities - 1, 0)).long())
+    return pairs, position < num_pairs
+
+
+def _between(head: Tensor, tail: Tensor) -> tuple[Tensor, Tensor]:
+    """Starts and ends of what lies strictly between two spans [M, 2], whichever comes first; empty where they touch,
+    nest or overlap."""
+    return torch.minimum(head[:, 1], tail[:, 1]), torch.maximum(head[:, 0], tail[:, 0])
 
 
 def _safetensors_only(load: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

@@ -170,6 +170,8 @@ class SlowAspert:
     def span_vector(self, span: Span, width: int, with_contribution: bool) -> Tensor:
         """E(s), Eq. 6."""
         parts = [max_pool(self.hidden, *span)]
+        if self.config.span_boundaries:
+            parts += [self.hidden[span[0]], self.hidden[span[1] - 1]]
         if with_contribution and self.config.attentional_contribution:
             parts.append(self.contribution(span))
         if self.config.width_embedding:
@@ -180,26 +182,34 @@ class SlowAspert:
     def span_logits(self, span: Span, width: int) -> Tensor:
         """Eq. 7-9, or Eq. 3 for the linear classifier, before the softmax."""
         vector = torch.cat([self.span_vector(span, width, True), self.hidden[0]])
-        logits = self.weights["span_classifier.input.weight"] @ vector + self.weights["span_classifier.input.bias"]
         if self.config.span_classifier == "linear":
-            return logits
-        active = torch.stack([value if value > 0 else torch.zeros(()) for value in logits])
-        return self.weights["span_classifier.output.weight"] @ active + self.weights["span_classifier.output.bias"]
+            return self.layer("span_classifier.input", vector)
+        return self.mlp("span_classifier", vector)
+
+    def layer(self, name: str, vector: Tensor) -> Tensor:
+        return self.weights[f"{name}.weight"] @ vector + self.weights[f"{name}.bias"]
+
+    def mlp(self, name: str, vector: Tensor) -> Tensor:
+        hidden = self.layer(f"{name}.input", vector)
+        active = torch.stack([value if value > 0 else torch.zeros(()) for value in hidden])
+        return self.layer(f"{name}.output", active)
+
+    def entity_vector(self, span: Span, width: int) -> Tensor:
+        """E(s) as the relation classifier sees it."""
+        vector = self.span_vector(span, width, self.config.relation_contribution)
+        if self.config.relation_entity_types:
+            powers = [math.exp(value) for value in self.span_logits(span, width).tolist()]
+            vector = torch.cat([vector, torch.tensor([power / sum(powers) for power in powers])])
+        return vector
 
     def relation_logits(self, head: Span, head_width: int, tail: Span, tail_width: int) -> Tensor:
         """Eq. 4-5 before the sigmoid."""
-        inherited = self.config.relation_contribution
         vector = torch.cat(
-            [
-                self.span_vector(head, head_width, inherited),
-                context(self.hidden, head, tail),
-                self.span_vector(tail, tail_width, inherited),
-            ]
+            [self.entity_vector(head, head_width), context(self.hidden, head, tail), self.entity_vector(tail, tail_width)]
         )
-        return (
-            self.weights["relation_classifier.output.weight"] @ vector
-            + self.weights["relation_classifier.output.bias"]
-        )
+        if self.config.relation_classifier == "linear":
+            return self.layer("relation_classifier.output", vector)
+        return self.mlp("relation_classifier", vector)
 
 
 # ------------------------------------------------------------------------------------------------------ loss

@@ -12,7 +12,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from modeling_aspert import attention_contribution
 from modeling_aspert.attention_contribution import attentional_contribution, gate
 from modeling_aspert.configuration_aspert import (
     CONTRIBUTION_DIRECTIONS,
@@ -192,17 +191,6 @@ def test_channels_are_layer_by_layer():
             expected = attentional_contribution(alone, *arguments, threshold=0.0, direction=direction).item()
             assert both[side * 6 + layer * 2 + head].item() == pytest.approx(expected, abs=1e-6)
 
-
-@pytest.mark.parametrize(("pooling", "scope"), list(itertools.product(CONTRIBUTION_POOLINGS, CONTRIBUTION_SCOPES)))
-def test_layer_by_layer_is_the_same_as_all_at_once(monkeypatch, pooling, scope):
-    """Large batches are worked on one layer at a time: a matter of memory, not of values."""
-    generator = np.random.default_rng(1)
-    layers = [torch.stack([tiny.random_attention(generator, 2, 9, 9).float()]) for _ in range(3)]
-    arguments = (layers, torch.tensor([[(1, 3), (4, 9)]]), torch.ones(1, 9))
-    switches = {"threshold": 0.2, "pooling": pooling, "scope": scope, "direction": "both"}
-    together = attentional_contribution(*arguments, **switches)
-    monkeypatch.setattr(attention_contribution, "_GROUP_VALUES", 0)
-    torch.testing.assert_close(attentional_contribution(*arguments, **switches), together, rtol=0, atol=1e-6)
 
 
 def test_special_tokens_off_needs_their_mask():

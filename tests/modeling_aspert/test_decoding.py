@@ -163,6 +163,21 @@ def test_given_entities():
     assert found.relations.tolist() == [[0, 0, 1, 0]]
 
 
+def test_too_many_relations_are_cut_to_the_highest_with_a_warning(monkeypatch, caplog):
+    """An untrained relation classifier may relate everything; memory stays bounded and nothing is lost in silence."""
+    spans = [(0, 1), (2, 3), (4, 5)]
+    pairs = [(0, 1), (0, 2), (1, 0), (1, 2), (2, 0), (2, 1)]
+    scores = [[0.9, 0.1, 0.1], [0.6, 0.1, 0.1], [0.8, 0.1, 0.1], [0.5, 0.1, 0.1], [0.7, 0.1, 0.1], [0.45, 0.1, 0.1]]
+    output = hand_output([LOC, LOC, ORG], pairs, scores)
+    assert len(decode_one(output, spans, make_config()).relations) == 6
+    assert not caplog.records
+    monkeypatch.setattr("modeling_aspert.decoding.MAX_RELATIONS", 3)
+    found = decode_one(output, spans, make_config())
+    assert found.relations.tolist() == [[0, 0, 1, 0], [0, 1, 0, 0], [0, 2, 0, 0]]
+    assert found.relation_scores.tolist() == pytest.approx([0.9, 0.8, 0.7])
+    assert "6 relations" in caplog.text and "raise relation_threshold" in caplog.text
+
+
 def test_padding_is_not_decoded():
     """The second sentence has one real span and no real pair; its padding would be entities and relations."""
     output = AspertOutput(

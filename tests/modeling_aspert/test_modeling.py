@@ -8,7 +8,7 @@ import tiny
 import torch
 
 from modeling_aspert import AspertForJointExtraction
-from modeling_aspert.modeling_aspert import CHUNK_SIZE, MAX_WIDTH_ROWS, AspertOutput, pairs_of_entities
+from modeling_aspert.modeling_aspert import CHUNK_PAIR_VALUES, MAX_WIDTH_ROWS, AspertOutput, pairs_of_entities
 
 NO_DROPOUT = {
     "encoder_fields": {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0},
@@ -32,6 +32,10 @@ SWITCHES = [
     {"span_classifier": "linear"},
     {"width_embedding": False},
     {"relation_none_class": True},
+    {"span_boundaries": True},
+    {"relation_entity_types": True, "relation_contribution": False},
+    {"relation_classifier": "mlp", "relation_classifier_size": 16},
+    {"span_boundaries": True, "relation_entity_types": True, "relation_classifier": "mlp", "relation_none_class": True},
     {"attentional_contribution": False, "span_classifier": "linear"},
     {"attentional_contribution": False, "span_classifier": "linear", "width_embedding": False},
 ]
@@ -110,16 +114,21 @@ def test_weight_shapes(fields):
     contribution = 0
     if config.attentional_contribution:
         contribution = 2 * C if config.contribution_direction == "both" else C
-    span = d + contribution + width
+    span = d * (3 if config.span_boundaries else 1) + contribution + width
     if config.span_classifier == "mlp":
         assert weights["span_classifier.input.weight"].shape == (24, span + d)
         assert weights["span_classifier.output.weight"].shape == (4, 24)
     else:
         assert weights["span_classifier.input.weight"].shape == (4, span + d)
         assert "span_classifier.output.weight" not in weights
-    related = span - (0 if config.relation_contribution else contribution)
+    related = span - (0 if config.relation_contribution else contribution) + 4 * config.relation_entity_types
     outputs = 4 if config.relation_none_class else 3
-    assert weights["relation_classifier.output.weight"].shape == (outputs, related + d + related)
+    if config.relation_classifier == "mlp":
+        hidden = config.relation_classifier_size
+        assert weights["relation_classifier.input.weight"].shape == (hidden, related + d + related)
+        assert weights["relation_classifier.output.weight"].shape == (outputs, hidden)
+    else:
+        assert weights["relation_classifier.output.weight"].shape == (outputs, related + d + related)
     assert ("width_embedding.weight" in weights) == config.width_embedding
     if config.width_embedding:
         assert weights["width_embedding.weight"].shape == (MAX_WIDTH_ROWS, width) == (100, 5)
@@ -463,12 +472,15 @@ def test_batch_composition_does_not_matter(family):
             )
 
 
-def test_chunks_do_not_matter(monkeypatch):
-    model = tiny.make_model(seed=4)
+@pytest.mark.parametrize("relation_classifier", ["linear", "mlp"])
+def test_chunks_do_not_matter(monkeypatch, relation_classifier):
+    model = tiny.make_model(seed=4, relation_classifier=relation_classifier)
     batch = tiny.make_batch(model.config, training=False)
     del batch["word_spans"]
     whole = model(**batch)
-    monkeypatch.setattr("modeling_aspert.modeling_aspert.CHUNK_SIZE", 7)
+    assert whole.relation_logits.abs().sum() > 0
+    for name in ("CHUNK_SPANS", "CHUNK_CONTEXTS", "CHUNK_PAIR_VALUES"):
+        monkeypatch.setattr(f"modeling_aspert.modeling_aspert.{name}", 7)
     pieces = model(**batch)
     torch.testing.assert_close(pieces.span_logits, whole.span_logits, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(pieces.relation_logits, whole.relation_logits, rtol=1e-5, atol=1e-5)
@@ -526,9 +538,10 @@ def test_no_tensor_of_spans_by_tokens(monkeypatch, pooling, scope):
     assert bound < num_spans * C * n * n / 200
 
 
-def test_everything_an_entity_finishes():
+@pytest.mark.parametrize("relation_classifier", ["linear", "mlp"])
+def test_everything_an_entity_finishes(relation_classifier):
     """An untrained model takes every span of 64 sub-words for an entity: 330,000 pairs, scored in bounded memory."""
-    model = tiny.make_model(max_span_width=10)
+    model = tiny.make_model(max_span_width=10, relation_classifier=relation_classifier)
     with torch.no_grad():
         model.span_classifier.output.bias[1] = 1000.0
     batch = long_batch(model, 64)
@@ -539,8 +552,8 @@ def test_everything_an_entity_finishes():
         output = model(**batch)
     assert output.relation_logits.shape == (1, num_pairs, 3)
     assert torch.isfinite(output.relation_logits).all()
-    # indices [P, 2] of 8 bytes are the largest there is: no [P, d], no [P, E]
-    assert largest.values <= 4 * num_pairs, largest.operation
-    assert num_pairs > CHUNK_SIZE
+    # indices [P, 2] are the largest there is, beside the chunks: no [P, d], no [P, E]
+    assert largest.values <= max(4 * num_pairs, CHUNK_PAIR_VALUES), largest.operation
+    assert num_pairs * model.config.relation_classifier_size > CHUNK_PAIR_VALUES
     first, last = output.pairs[0, [0, -1]].tolist()
     assert (first, last) == ([0, 1], [574, 573])

@@ -342,12 +342,15 @@ class LargestTensor(TorchDispatchMode):
 def random_attention(
     generator: np.random.Generator, heads: int, length: int, real: int, sharpness: float = 3.0
 ) -> torch.Tensor:
-    """[heads, length, length] softmax over the first ``real`` keys, float64; garbage and NaN wherever padding is."""
+    """[heads, length, length] softmax over the first ``real`` keys, float64; garbage wherever padding is.
+
+    Rows of padding may hold anything, NaN too; what a real row gives to padding is at least finite.
+    """
     logits = torch.from_numpy(generator.normal(0.0, sharpness, (heads, length, length)))
     attention = logits.clone()
     attention[:, :, :real] = logits[:, :, :real].softmax(-1)
     garbage = torch.tensor([float("nan"), 0.99, 7.0, float("inf"), -1.0], dtype=torch.float64)
     picks = garbage[torch.from_numpy(generator.integers(0, len(garbage), (heads, length, length)))]
     attention[:, real:, :] = picks[:, real:, :]
-    attention[:, :, real:] = picks[:, :, real:]
+    attention[:, :real, real:] = picks[:, :real, real:].nan_to_num(nan=0.6, posinf=3.0)
     return attention
