@@ -38,9 +38,11 @@ def build_parser() -> argparse.ArgumentParser:
         help="least probability of a relation, for all types or one; may be repeated (default: the model's)",
     )
     group.add_argument(
-        "--entity-threshold", type=float, default=0.0, metavar="P", help="least probability of an entity"
+        "--entity-threshold", type=float, metavar="P", help="least probability of an entity (default: the model's)"
     )
-    group.add_argument("--overlap", choices=("allow", "flat"), default="allow", help="flat: the best of overlapping")
+    group.add_argument(
+        "--overlap", choices=("allow", "flat"), help="flat: the best of overlapping entities (default: the model's)"
+    )
     group.add_argument(
         "--stride",
         type=int,
@@ -101,7 +103,7 @@ def build_parser() -> argparse.ArgumentParser:
     constraints = commands.add_parser(
         "learn-constraints",
         parents=[model],
-        help="store in a model which entity types each relation may join, as seen in data",
+        help="store in a model what data show: the types each relation may join, overlapping entities or none",
     )
     constraints.add_argument("data", metavar="TRAIN.json")
 

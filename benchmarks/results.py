@@ -19,6 +19,7 @@ from typing import Any
 
 from benchmarks.experiments import Run
 from benchmarks.significance import SentenceCounts
+from modeling_aspert.files import write_bytes
 
 KIND = "aspert training run"
 FORMAT = 1
@@ -191,17 +192,6 @@ def describe_machine() -> dict[str, Any]:
         "accelerator": accelerator,
         "system": f"{platform.system()} {platform.machine()}",
     }
-
-
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file through a temporary one beside it, so that it is whole or not there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _scores(entry: Mapping[str, Any], prefix: str) -> dict[str, float]:

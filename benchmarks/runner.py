@@ -22,7 +22,8 @@ from typing import Any, TextIO
 import yaml
 
 from benchmarks.experiments import ROOT, Run
-from benchmarks.results import collect, is_finished, write_bytes
+from benchmarks.results import collect, is_finished
+from modeling_aspert.files import write_bytes
 
 _POLL_SECONDS = 0.2
 _LOG_TAIL_LINES = 8

@@ -24,8 +24,9 @@ if __package__ in (None, ""):
 from benchmarks import experiments as experiment_files  # noqa: E402
 from benchmarks.experiments import Run, load_corpora, load_experiments, parse_overrides, runs_of  # noqa: E402
 from benchmarks.report import NOTES_FILE, build_report, to_csv  # noqa: E402
-from benchmarks.results import is_finished, load_results, write_bytes  # noqa: E402
+from benchmarks.results import is_finished, load_results  # noqa: E402
 from benchmarks.runner import RunOptions, command_of, run_all, unique  # noqa: E402
+from modeling_aspert.files import write_text  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results" / "runs"
 PAGE = ROOT / "docs" / "results.md"
@@ -194,9 +195,9 @@ def _report(arguments: argparse.Namespace) -> int:
         from benchmarks.plots import draw_tables
 
         draw_tables(tables, arguments.output.parent / plot_folder)
-    write_bytes(arguments.output, page.encode())
+    write_text(arguments.output, page)
     if arguments.csv:
-        write_bytes(arguments.csv, to_csv(tables).encode())
+        write_text(arguments.csv, to_csv(tables))
     print(f"{arguments.output}: {len(tables)} tables from {len(results)} runs")
     return 0
 

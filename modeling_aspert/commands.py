@@ -16,8 +16,7 @@ from tqdm import tqdm
 
 import data_scripts
 
-from . import AspertConfig, ExtractionOptions, Extractor
-from .decoding import constrain_relations
+from . import AspertConfig, ExtractionOptions, Extractor, decoding
 from .documents import split_sentences, split_words
 from .export import open_writer
 from .extraction import CHUNK_INPUTS, Sentence
@@ -252,9 +251,10 @@ def learn_constraints(args: Namespace) -> None:
     config_file = Path(args.model) / "config.json"
     if not config_file.is_file():
         raise FileNotFoundError(f"{args.model}: no folder with a saved model")
-    constraints = constrain_relations(data_scripts.read_records(args.data))
-    fields = {**json.loads(config_file.read_text(encoding="utf-8")), "relation_type_constraints": constraints}
+    constraints = decoding.learn_constraints(data_scripts.read_records(args.data))
+    fields = {**json.loads(config_file.read_text(encoding="utf-8")), **constraints}
     AspertConfig.from_dict(fields)  # raises where the data's labels are not the model's
     write_text(config_file, json.dumps(fields, indent=2, sort_keys=True) + "\n")
-    for relation, pairs in constraints.items():
+    print(f"entity_overlap: {constraints['entity_overlap']}")
+    for relation, pairs in constraints["relation_type_constraints"].items():
         print(f"{relation}: {', '.join(f'{head} -> {tail}' for head, tail in pairs)}")

@@ -14,6 +14,7 @@ CONTRIBUTION_POOLINGS = ("mean", "sum", "max")
 CONTRIBUTION_SCOPES = ("context", "sentence", "span")
 CONTRIBUTION_DIRECTIONS = ("from_span", "to_span", "both")
 CLASSIFIERS = ("mlp", "linear")
+ENTITY_OVERLAPS = ("allow", "flat")
 NONE_TYPE = "none"
 # never kept in the encoder's configuration: a saved model must not name code that runs when it is loaded
 _REMOTE_CODE = ("auto_map", "trust_remote_code")
@@ -28,6 +29,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "relation_classifier": "mlp",
         "relation_entity_types": True,
         "relation_threshold": 0.5,
+        "entity_threshold": 0.5,
     },
 }
 
@@ -62,9 +64,11 @@ class AspertConfig(PretrainedConfig):
         classifier_dropout: dropout on the input of both classifiers.
         mlp_dropout: dropout on the hidden layer of the MLP.
         relation_none_class: add a none output, the last one, that vetoes a pair (Section 3.4's text).
+        entity_threshold: least probability of an entity's type; 0 as in the paper.
+        entity_overlap: "allow" overlapping entities, as in the paper, or keep the best of them: "flat".
         relation_threshold: alpha; a relation is kept where its probability is >= alpha.
         relation_type_constraints: for a relation type, the (head, tail) entity types that it may join; a type that is
-            not named joins any. None: no constraints. `constrain_relations` learns them from training data.
+            not named joins any. None: no constraints. `learn_constraints` learns them from training data.
         span_loss_weight: lambda of Eq. 10.
         initializer_range: standard deviation of the initial weights of heads and width table.
 
@@ -100,6 +104,8 @@ class AspertConfig(PretrainedConfig):
         classifier_dropout: float = 0.1,
         mlp_dropout: float = 0.1,
         relation_none_class: bool = False,
+        entity_threshold: float = 0.0,
+        entity_overlap: str = "allow",
         relation_threshold: float = 0.4,
         relation_type_constraints: dict[str, list[list[str]]] | None = None,
         span_loss_weight: float = 1.0,
@@ -141,6 +147,8 @@ class AspertConfig(PretrainedConfig):
         self.classifier_dropout = classifier_dropout
         self.mlp_dropout = mlp_dropout
         self.relation_none_class = relation_none_class
+        self.entity_threshold = entity_threshold
+        self.entity_overlap = entity_overlap
         self.relation_threshold = relation_threshold
         self.relation_type_constraints = relation_type_constraints
         self.span_loss_weight = span_loss_weight
@@ -204,17 +212,15 @@ class AspertConfig(PretrainedConfig):
             "contribution_scope": CONTRIBUTION_SCOPES,
             "contribution_direction": CONTRIBUTION_DIRECTIONS,
             "span_classifier": CLASSIFIERS,
+            "entity_overlap": ENTITY_OVERLAPS,
             "relation_classifier": CLASSIFIERS,
         }
         for name, allowed in choices.items():
             self._check(name, getattr(self, name) in allowed, f"one of {', '.join(allowed)}")
         for name in ("contribution_threshold", "classifier_dropout", "mlp_dropout"):
             self._check(name, _is_number(value := getattr(self, name)) and 0 <= value < 1, "a number in [0, 1)")
-        self._check(
-            "relation_threshold",
-            _is_number(self.relation_threshold) and 0 <= self.relation_threshold <= 1,
-            "a number in [0, 1]",
-        )
+        for name in ("entity_threshold", "relation_threshold"):
+            self._check(name, _is_number(value := getattr(self, name)) and 0 <= value <= 1, "a number in [0, 1]")
         for name in ("span_loss_weight", "initializer_range"):
             self._check(name, _is_number(value := getattr(self, name)) and value >= 0, "a number >= 0")
         for name in ("entity_types", "relation_types", "symmetric_relations"):

@@ -18,6 +18,8 @@ logger = logging.getLogger(__name__)
 
 # Relations of one batch that are kept at most. Trained models are far below; an untrained one may relate everything.
 MAX_RELATIONS = 2**20
+# Share of overlapping entities in annotated data up to which `learn_constraints` lets a model predict none.
+MOST_OVERLAPS = 0.0
 
 
 @dataclass
@@ -71,7 +73,8 @@ def decode(
     span_mask: Tensor,
     config: AspertConfig,
     relation_threshold: float | Mapping[str, float] | None = None,
-    entity_threshold: float = 0.0,
+    entity_threshold: float | None = None,
+    overlap: str | None = None,
     span_labels: Tensor | None = None,
 ) -> Predictions:
     """The entities and relations of a batch.
@@ -87,13 +90,15 @@ def decode(
         config: the model's configuration.
         relation_threshold: one for all types, or one by type (missing types, and the veto of a none class: the
             configuration's).
-        entity_threshold: least probability of an entity's type.
+        entity_threshold: least probability of an entity's type; default: the configuration's.
+        overlap: "allow", or "flat" to keep the best of overlapping entities; default: the configuration's.
         span_labels: [B, S] types of given entities (1 ... T_e); then only relations are predicted, and the given
             entities have score 1.
 
     Raises:
         ValueError: a threshold for a type that the model does not have.
     """
+    entity_threshold = config.entity_threshold if entity_threshold is None else entity_threshold
     if span_labels is None:
         probabilities = output.span_logits.float().softmax(-1)
         scores, types = probabilities.max(-1)
@@ -125,9 +130,11 @@ def decode(
     relations, relation_scores = _highest(
         torch.column_stack([pair_index, head, tail, kind]).cpu().numpy(), relation_scores.cpu().numpy()
     )
-    return Predictions(
+    predictions = Predictions(
         entities.cpu().numpy(), scores[batch_index, span].float().cpu().numpy(), relations, relation_scores
     )
+    flat = (config.entity_overlap if overlap is None else overlap) == "flat" and span_labels is None
+    return without_overlaps(predictions) if flat else predictions
 
 
 def _candidates(output: AspertOutput, limits: Tensor, config: AspertConfig) -> tuple[Tensor, Tensor, Tensor]:
@@ -180,15 +187,32 @@ def _allowed(config: AspertConfig) -> Tensor:
     return allowed
 
 
-def constrain_relations(records: Iterable[Mapping[str, Any]]) -> dict[str, list[list[str]]]:
-    """The (head, tail) entity types that each relation type joins in annotated records, for
-    ``AspertConfig.relation_type_constraints``."""
+def _joined_types(records: Iterable[Mapping[str, Any]]) -> dict[str, list[list[str]]]:
+    """The (head, tail) entity types that each relation type joins in annotated records."""
     seen: dict[str, set[tuple[str, str]]] = {}
     for record in records:
         for relation in record["relations"]:
             ends = tuple(record["entities"][relation[end]]["type"] for end in ("head", "tail"))
             seen.setdefault(relation["type"], set()).add(ends)
     return {relation: [list(pair) for pair in sorted(pairs)] for relation, pairs in sorted(seen.items())}
+
+
+def learn_constraints(records: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Fields of :class:`AspertConfig` that keep a model to what annotated records show: the head and tail types of
+    each relation, and entities that do not overlap where (almost) none do."""
+    records = list(records)
+    overlapping = total = 0
+    for record in records:
+        last = 0
+        for start, end in sorted({(entity["start"], entity["end"]) for entity in record["entities"]}):
+            overlapping += start < last
+            total += 1
+            last = max(last, end)
+    flat = overlapping <= MOST_OVERLAPS * total
+    return {
+        "relation_type_constraints": _joined_types(records),
+        "entity_overlap": "flat" if flat else "allow",
+    }
 
 
 def _thresholds(config: AspertConfig, requested: float | Mapping[str, float] | None) -> Tensor:
@@ -203,23 +227,24 @@ def _thresholds(config: AspertConfig, requested: float | Mapping[str, float] | N
 
 
 def without_overlaps(predictions: Predictions) -> Predictions:
-    """Keep, of overlapping entities of one sentence, the one with the highest score, and the relations among the kept.
+    """Keep, of overlapping entities, the one with the highest score, and the relations among the kept.
 
     Equal scores: the entity that starts first, then the shorter one.
     """
-    spans = predictions.entities[:, 1:3]
-    order = np.lexsort((spans[:, 1], spans[:, 0], -predictions.entity_scores))
-    kept: list[int] = []
-    for index in order.tolist():
-        start, end = spans[index]
-        if all(end <= spans[other][0] or spans[other][1] <= start for other in kept):
-            kept.append(index)
-    kept.sort()
-    position = np.full(len(spans), -1)
-    position[kept] = np.arange(len(kept))
+    sentence, starts, ends = predictions.entities[:, :3].T
+    kept = np.zeros(len(sentence), dtype=bool)
+    taken = np.zeros((sentence.max(initial=-1) + 1, ends.max(initial=0)), dtype=bool)
+    for index in np.lexsort((ends, starts, -predictions.entity_scores)).tolist():
+        words = taken[sentence[index], starts[index] : ends[index]]
+        if not words.any():
+            words[:] = kept[index] = True
+    # positions among a sentence's entities become positions among its kept ones
     relations = predictions.relations.copy()
-    relations[:, 1:3] = position[relations[:, 1:3]]
-    alive = (relations[:, 1:3] >= 0).all(axis=1)
+    first = np.searchsorted(sentence, relations[:, 0])[:, None]
+    ends_of_relations = first + relations[:, 1:3]
+    before = np.concatenate([[0], kept.cumsum()])
+    relations[:, 1:3] = before[ends_of_relations] - before[first]
+    alive = kept[ends_of_relations].all(axis=1)
     return Predictions(
         predictions.entities[kept],
         predictions.entity_scores[kept],

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from .configuration_aspert import ENTITY_OVERLAPS
 from .data_collator import AspertDataCollator
-from .decoding import Predictions, decode, without_overlaps
+from .decoding import Predictions, decode
 from .documents import merge_windows, split_sentences, split_words, windows
 from .modeling_aspert import AspertForJointExtraction, pairs_of_entities
 from .processing_aspert import AspertProcessor, EncodedSentence
@@ -32,8 +33,8 @@ class ExtractionOptions:
 
     Args:
         relation_threshold: least probability of a relation, one for all types or by type; default: the model's.
-        entity_threshold: least probability of an entity's type.
-        overlap: "allow", or "flat" to keep the best of overlapping entities.
+        entity_threshold: least probability of an entity's type; default: the model's.
+        overlap: "allow", or "flat" to keep the best of overlapping entities; default: the model's.
         batch_size: sentences a forward pass; long sentences are batched by fewer.
         stride: words by which the windows over a sentence that is longer than the encoder overlap.
         split_sentences: False takes each text as one sentence.
@@ -43,14 +44,14 @@ class ExtractionOptions:
     """
 
     relation_threshold: float | Mapping[str, float] | None = None
-    entity_threshold: float = 0.0
-    overlap: str = "allow"
+    entity_threshold: float | None = None
+    overlap: str | None = None
     batch_size: int = 16
     stride: int = 64
     split_sentences: bool = True
 
     def __post_init__(self) -> None:
-        thresholds = {"entity_threshold": self.entity_threshold}
+        thresholds = {"entity_threshold": self.entity_threshold} if self.entity_threshold is not None else {}
         if isinstance(self.relation_threshold, Mapping):
             thresholds |= {f"relation_threshold[{name!r}]": value for name, value in self.relation_threshold.items()}
         elif self.relation_threshold is not None:
@@ -58,7 +59,7 @@ class ExtractionOptions:
         for name, value in thresholds.items():
             if not 0 <= value <= 1:
                 raise ValueError(f"{name} = {value!r} is not valid: it must be a number in [0, 1]")
-        if self.overlap not in ("allow", "flat"):
+        if self.overlap not in (None, *ENTITY_OVERLAPS):
             raise ValueError(f"overlap = {self.overlap!r} is not valid: it must be allow or flat")
         for name, least in (("batch_size", 1), ("stride", 0)):
             if getattr(self, name) < least:
@@ -218,8 +219,6 @@ class Extractor:
         for batch in self._batches(units):
             predictions = self._predict([units[number] for number in batch])
             for number, prediction in zip(batch, predictions):
-                if self.options.overlap == "flat":
-                    prediction = without_overlaps(prediction)
                 annotations[number] = prediction.annotation(self.model.config)
         results = []
         for position in range(len(sentences)):
@@ -307,6 +306,7 @@ class Extractor:
                 self.model.config,
                 self.options.relation_threshold,
                 self.options.entity_threshold,
+                self.options.overlap,
                 labels,
             )
         return predictions.per_sentence(len(units))

@@ -205,7 +205,11 @@ class SlowAspert:
     def relation_logits(self, head: Span, head_width: int, tail: Span, tail_width: int) -> Tensor:
         """Eq. 4-5 before the sigmoid."""
         vector = torch.cat(
-            [self.entity_vector(head, head_width), context(self.hidden, head, tail), self.entity_vector(tail, tail_width)]
+            [
+                self.entity_vector(head, head_width),
+                context(self.hidden, head, tail),
+                self.entity_vector(tail, tail_width),
+            ]
         )
         if self.config.relation_classifier == "linear":
             return self.layer("relation_classifier.output", vector)

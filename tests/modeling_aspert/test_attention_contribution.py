@@ -192,7 +192,6 @@ def test_channels_are_layer_by_layer():
             assert both[side * 6 + layer * 2 + head].item() == pytest.approx(expected, abs=1e-6)
 
 
-
 def test_special_tokens_off_needs_their_mask():
     with pytest.raises(ValueError, match="special_tokens_mask"):
         attentional_contribution([HAND[None, None]], torch.tensor([[(1, 2)]]), torch.ones(1, 4), special_tokens=False)

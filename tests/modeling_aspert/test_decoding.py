@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modeling_aspert import AspertConfig, AspertOutput
-from modeling_aspert.decoding import Predictions, decode, join_records, without_overlaps
+from modeling_aspert.decoding import Predictions, decode, join_records, learn_constraints, without_overlaps
 from modeling_aspert.modeling_aspert import pairs_of_entities
 
 ENTITY_TYPES = ["Loc", "Org", "Per"]
@@ -297,6 +297,46 @@ def test_without_overlaps_ties():
     """Equal scores: what starts first, then the shorter one."""
     tied = predictions([(0, 2, 0, 0.5), (0, 3, 0, 0.5), (1, 2, 0, 0.5), (2, 3, 0, 0.5)], [])
     assert without_overlaps(tied).entities[:, 1:3].tolist() == [[0, 2], [2, 3]]
+
+
+def test_without_overlaps_in_a_batch():
+    """Sentences do not touch each other, and relations count the entities of their own sentence."""
+    batch = Predictions(
+        np.array([[0, 0, 2, 0], [0, 1, 3, 0], [2, 0, 1, 1], [2, 0, 4, 1], [2, 5, 6, 1]]),
+        np.array([0.5, 0.6, 0.9, 0.8, 0.7]),
+        np.array([[0, 0, 1, 0], [2, 0, 2, 1], [2, 1, 2, 1], [2, 2, 0, 0]]),
+        np.array([0.9, 0.8, 0.7, 0.6]),
+    )
+    after = without_overlaps(batch)
+    assert after.entities.tolist() == [[0, 1, 3, 0], [2, 0, 1, 1], [2, 5, 6, 1]]
+    assert after.relations.tolist() == [[2, 0, 1, 1], [2, 1, 0, 0]]
+    assert after.relation_scores.tolist() == [0.8, 0.6]
+
+
+def test_overlaps_and_entity_threshold_of_the_configuration():
+    """What the model's configuration says holds, unless the call says otherwise; given entities all stay."""
+    spans, weak = [(0, 2), (1, 3)], [0.4, 0.45, 0.1, 0.05]
+    output = hand_output([LOC, weak], [(0, 1), (1, 0)], [[0.9, 0.1, 0.1], [0.9, 0.1, 0.1]])
+    for fields, options, kept in [
+        ({}, {}, 2),
+        ({"entity_overlap": "flat"}, {}, 1),
+        ({"entity_overlap": "flat"}, {"overlap": "allow"}, 2),
+        ({"entity_threshold": 0.5}, {}, 1),
+        ({"entity_threshold": 0.5}, {"entity_threshold": 0.0}, 2),
+        ({"entity_overlap": "flat"}, {"span_labels": torch.tensor([[1, 2]])}, 2),
+    ]:
+        found = decode_one(output, spans, make_config(**fields), **options)
+        assert (len(found.entities), len(found.relations)) == (kept, 2 if kept == 2 else 0)
+
+
+def test_constraints_are_learnt_from_records():
+    entities = [{"type": "Per", "start": 0, "end": 1}, {"type": "Org", "start": 1, "end": 3}]
+    relation = {"type": "based", "head": 0, "tail": 1}
+    apart = {"tokens": ["a"] * 4, "entities": entities, "relations": [relation]}
+    nested = {"tokens": ["a"] * 4, "entities": [*entities, {"type": "Loc", "start": 2, "end": 3}], "relations": []}
+    pairs = {"relation_type_constraints": {"based": [["Per", "Org"]]}}
+    assert learn_constraints([apart]) == {**pairs, "entity_overlap": "flat"}
+    assert learn_constraints([apart, nested]) == {**pairs, "entity_overlap": "allow"}
 
 
 def test_without_overlaps_of_nothing():

@@ -35,7 +35,12 @@ SWITCHES = [
     {"span_boundaries": True},
     {"relation_entity_types": True, "relation_contribution": False},
     {"relation_classifier": "mlp", "relation_classifier_size": 16},
-    {"span_boundaries": True, "relation_entity_types": True, "relation_classifier": "mlp", "relation_none_class": True},
+    {
+        "span_boundaries": True,
+        "relation_entity_types": True,
+        "relation_classifier": "mlp",
+        "relation_none_class": True,
+    },
     {"attentional_contribution": False, "span_classifier": "linear"},
     {"attentional_contribution": False, "span_classifier": "linear", "width_embedding": False},
 ]
