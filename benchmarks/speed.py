@@ -40,6 +40,7 @@ TARGETS = {
     "sentence of 500: memory ÷ SpERT": 1 / 15,
     "heads: time a sub-word, 512 ÷ 64": 1.5,
     "training ÷ SpERT": 1.2,
+    "training epoch, length-grouped ÷ SpERT": 2.0,
     "training ÷ bare encoder": {"small": 0.75, "base": 0.9},
     "contribution on ÷ off: extraction": 0.93,
     "contribution on ÷ off: training": 0.90,
@@ -90,6 +91,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 16], help="sentences a forward pass")
     parser.add_argument("--lengths", nargs="+", type=int, default=[32, 64, 128, 256, 500, 512], help="sub-words")
     parser.add_argument("--train-batch", type=int, default=4, help="sentences a training step")
+    parser.add_argument("--grouped-batch", type=int, default=8, help="sentences a step where grouped by length")
     parser.add_argument("--train-steps", type=int, default=8, help="steps a round")
     parser.add_argument("--repeats", type=int, default=5, help="timed rounds")
     parser.add_argument("--sentences", type=int, help="the first so many test sentences; default: all")
@@ -226,12 +228,23 @@ class Bench:
         rival = self.rival(threads, dtype)
         if rival is not None:
             work["SpERT"] = rival.training(self.setting.train, batches)
+        grouped = self.grouped_batches(on.dataset.lengths, len(batches) * size)
+        work["ours, length-grouped"] = Training(
+            self.model(True), self.setting.processor, self.setting.train, grouped, 150, autocast
+        )
         case = {"section": "training", "batch": size, "threads": threads, "dtype": dtype}
         seconds = self.time(case, work, units=size * len(batches), unit="sentences")
         self.ratio("training ÷ bare encoder", seconds, "ours", "bare encoder", case)
         self.ratio("contribution on ÷ off: training", seconds, "ours", "ours, contribution off", case)
         if rival is not None:
             self.ratio("training ÷ SpERT", seconds, "ours", "SpERT", case)
+            self.ratio(
+                f"training epoch in groups of {self.arguments.grouped_batch} ÷ SpERT",
+                seconds,
+                "ours, length-grouped",
+                "SpERT",
+                case,
+            )
 
     def profile(self, threads: int, dtype: str) -> None:
         """Seconds of an extraction by stage."""
@@ -278,10 +291,7 @@ class Bench:
         case = {"section": "start", "threads": threads, "dtype": dtype}
         repeats = self.arguments.repeats if not self.arguments.smoke else 1
         for name, values in start_times.measure(repeats).items():
-            if isinstance(values, str):
-                self.skip(name, values)
-            else:
-                self.add_ratio(name, values, case)
+            self.add_ratio(name, values, case)
 
     def loading(self, threads: int, dtype: str) -> None:
         """A prepared corpus through data_scripts.load."""
@@ -336,6 +346,14 @@ class Bench:
         from benchmarks.workloads import sentences_of_length
 
         return sentences_of_length(self.setting.test, self.setting.processor, length, count)
+
+    def grouped_batches(self, lengths: Sequence[int], sentences: int) -> list[list[int]]:
+        """Batches of like lengths that stand for an epoch: so many sentences, spread evenly over all lengths."""
+        size = self.arguments.grouped_batch
+        order = sorted(range(len(lengths)), key=lambda position: lengths[position])
+        groups = [order[start : start + size] for start in range(0, len(order) - size + 1, size)]
+        count = max(1, sentences // size)
+        return [groups[int((step + 0.5) * len(groups) / count)] for step in range(count)]
 
     def rival(self, threads: int, dtype: str) -> Any:
         """SpERT in the process; fp32 on the CPU only, as it comes."""
