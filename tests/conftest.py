@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import shutil
+import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -29,6 +31,38 @@ def shared_folder(variable: str, name: str) -> Path:
     if not folder.is_dir():
         missing("ASPERT_REQUIRE_CORPORA", f"no folder {folder}: set {variable}")
     return folder
+
+
+@pytest.fixture(autouse=True)
+def connections(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[object]]:
+    """Nothing may use the network unless it is asked to: only this machine can be connected to.
+
+    Yields the other addresses that were tried; a test that leaves any behind fails, also where the error was caught.
+    """
+    tried: list[object] = []
+
+    def closed(name: str) -> Callable[..., object]:
+        method = getattr(socket.socket, name)
+
+        def connect(self: socket.socket, address: object) -> object:
+            if self.family in (socket.AF_INET, socket.AF_INET6) and not _is_here(address[0]):
+                tried.append(address)
+                raise OSError(f"no test may connect to {address}")
+            return method(self, address)
+
+        return connect
+
+    for name in ("connect", "connect_ex"):
+        monkeypatch.setattr(socket.socket, name, closed(name))
+    yield tried
+    assert not tried, f"connections to other machines: {tried}"
+
+
+def _is_here(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 @pytest.fixture(scope="session")
