@@ -257,7 +257,10 @@ def settings_of(fields: Mapping[str, Any]) -> dict[str, Any]:
     if preset not in PRESETS:
         raise ValueError(f"unknown preset {preset!r}: choose one of {', '.join(PRESETS)}")
     rest = {name: value for name, value in fields.items() if value is not None}
-    merged = {**PRESETS[preset], **rest}
+    # as train.py does where it is not said
+    merged = {**PRESETS[preset], "learn_constraints": preset == "best", **rest}
+    if not merged["learn_constraints"]:
+        del merged["learn_constraints"]
     contributes = merged.get("attentional_contribution", True)
     contribution = [name for name in defaults if name.startswith(("contribution_", "relation_contribution"))]
     moot = [] if contributes else contribution

@@ -176,6 +176,7 @@ def render_model_card(data: ModelCardData, folder: str | os.PathLike = "model", 
         versions=_versions(data.run),
         max_span_width=data.config.max_span_width,
         relation_threshold=data.config.relation_threshold,
+        overlapping=data.config.entity_overlap == "allow",
         license=data.license,
     )
 
@@ -319,12 +320,17 @@ def _base_name(name: str) -> str:
 def _architecture(config: AspertConfig) -> Markup:
     aspert = "[ASpERT](https://doi.org/10.32604/iasc.2022.028352)"
     spert = "[SpERT](https://arxiv.org/abs/1909.07755)"
+    base, added = (aspert, []) if config.attentional_contribution else (spert, [])
+    if not config.attentional_contribution and config.span_classifier == "mlp":
+        added.append(f"the span classifier of {aspert}")
+    if config.span_boundaries:
+        added.append("span boundaries")
+    if config.relation_entity_types:
+        added.append("entity types in the relation classifier")
+    if config.relation_classifier == "mlp":
+        added.append("an MLP as relation classifier")
     without = "" if config.width_embedding else " without the width embedding"
-    if config.attentional_contribution:
-        return Markup(aspert + without)
-    if config.span_classifier == "linear":
-        return Markup(spert + without)
-    return Markup(f"{spert}{without}, with the span classifier of {aspert}")
+    return Markup(base + without + (f", with {' and '.join(added)}" if added else ""))
 
 
 def _encoder(name: str | None) -> Markup | str | None:
