@@ -418,11 +418,12 @@ def test_tuple_output():
     assert len(parts) == 7
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("direction", ["from_span", "both"])
-def test_bf16_autocast_is_finite(direction):
+def test_autocast_is_finite(direction, dtype):
     model = tiny.make_model(contribution_direction=direction).train()
     batch = tiny.make_batch(model.config)
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast("cpu", dtype):
         output = model(**batch, output_contribution=True)
     assert output.loss.dtype == torch.float32
     assert output.contribution.dtype == torch.float32
@@ -430,7 +431,7 @@ def test_bf16_autocast_is_finite(direction):
     for name, parameter in model.named_parameters():
         assert parameter.grad.dtype == torch.float32
         assert torch.isfinite(parameter.grad).all(), name
-    with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
+    with torch.autocast("cpu", dtype), torch.no_grad():
         rough = model.eval()(**batch)
     exact = model(**batch)
     torch.testing.assert_close(rough.span_logits.float(), exact.span_logits, rtol=0.1, atol=0.3)
