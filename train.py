@@ -216,8 +216,10 @@ def run(model_args: Any, data_args: DataArguments, args: AspertTrainingArguments
     }
     if (Path(encoder) / "config.json").is_file() and _is_aspert(Path(encoder) / "config.json"):
         model, processor = load_saved(encoder)
-        if "relation_threshold" in switches:
-            model.config.relation_threshold = switches.pop("relation_threshold")
+        # what is kept of the scores is no matter of the weights
+        for name in ("relation_threshold", "entity_threshold", "entity_overlap"):
+            if name in switches:
+                setattr(model.config, name, switches.pop(name))
         changed = [name for name, value in switches.items() if getattr(model.config, name) != value]
         if changed:
             raise ValueError(f"{encoder} is a trained model: {', '.join(changed)} cannot be changed, leave them out")
