@@ -239,7 +239,7 @@ class Bench:
         if rival is not None:
             self.ratio("training ÷ SpERT", seconds, "ours", "SpERT", case)
             self.ratio(
-                f"training epoch in groups of {self.arguments.grouped_batch} ÷ SpERT",
+                "training epoch, length-grouped ÷ SpERT",
                 seconds,
                 "ours, length-grouped",
                 "SpERT",
