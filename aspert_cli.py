@@ -100,6 +100,16 @@ def build_parser() -> argparse.ArgumentParser:
     spert.add_argument("--max-span-width", type=int, default=10, help="SpERT's max_span_size (default: 10)")
     spert.add_argument("--relation-threshold", type=float, default=0.4, help="SpERT's rel_filter_threshold")
 
+    onnx = commands.add_parser(
+        "export-onnx",
+        parents=[model],
+        help="write a model as ONNX graphs, which predict, evaluate, show and demo take too",
+        description="Needs the extra onnx. The folder holds all that inference needs and runs on the CPU.",
+    )
+    onnx.add_argument("--revision", help="branch, tag or commit of a Hub name")
+    onnx.add_argument("--output", required=True, metavar="DIR")
+    onnx.add_argument("--int8", action="store_true", help="8-bit weights: faster and smaller, scores differ a little")
+
     constraints = commands.add_parser(
         "learn-constraints",
         parents=[model],

@@ -21,6 +21,7 @@ if __package__ in (None, ""):
     # run as a script: modules are found from the repository's root, not from this folder
     sys.path[0] = str(ROOT)
 
+from benchmarks.fast_mode import table as fast_mode_table  # noqa: E402
 from benchmarks.setting import markdown_table  # noqa: E402
 from benchmarks.speed import ratio_table  # noqa: E402
 from modeling_aspert.files import write_text  # noqa: E402
@@ -54,7 +55,7 @@ def fill(page: str, results: Path) -> str:
         name = match["name"]
         path = results / name
         if not path.is_file():
-            program = "memory.py" if name.startswith("memory") else "speed.py"
+            program = next((f"{start}.py" for start in ("memory", "fast_mode") if name.startswith(start)), "speed.py")
             text = f"Not measured yet: `python benchmarks/{program} ... --output benchmarks/results/{name}`."
         else:
             content = json.loads(path.read_text(encoding="utf-8"))
@@ -137,7 +138,18 @@ def _place(about: dict[str, Any]) -> str:
     )
 
 
-_WRITERS: dict[str, Callable[[dict[str, Any]], str]] = {"aspert speed": speed_block, "aspert memory": memory_block}
+def fast_mode_block(content: dict[str, Any]) -> str:
+    """Where it was measured, and each way's speed and F1."""
+    bare, onnxruntime = content["bare encoder"]["sentences a second"], content["about"]["versions"].get("onnxruntime")
+    place = _place(content["about"]) + (f" onnxruntime {onnxruntime}." if onnxruntime else "")
+    return f"{place} The bare encoder: {bare:.0f} sentences a second.\n\n{fast_mode_table(content)}"
+
+
+_WRITERS: dict[str, Callable[[dict[str, Any]], str]] = {
+    "aspert speed": speed_block,
+    "aspert memory": memory_block,
+    "aspert fast mode": fast_mode_block,
+}
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .span_pooling import range_levels, range_max, range_max_table
+from .span_pooling import range_levels, range_max, range_max_table, shifted
 
 
 def gate(attention: Tensor, threshold: float, keep: Tensor) -> Tensor:
@@ -39,6 +39,8 @@ def attentional_contribution(
     scope: str = "context",
     direction: str = "from_span",
     special_tokens: bool = True,
+    offsets: Tensor | None = None,
+    longest: int | None = None,
 ) -> Tensor:
     """The attentional contribution degree f_a(s) of every span.
 
@@ -54,6 +56,9 @@ def attentional_contribution(
             tokens: the prose of Section 4.2) or ``span`` (s itself).
         direction: ``from_span`` (queries in s, keys in O), ``to_span`` (the reverse) or ``both`` side by side.
         special_tokens: whether special tokens count in O.
+        offsets: [W], 0 to W - 1 where W is at least the widest span in sub-words. Default: from the spans, which an
+            export cannot do.
+        longest: for an export: the greatest n, which takes the place of the spans' own widths.
 
     Returns:
         fp32 [B, S, C], or [B, S, 2C] for ``both``. An empty O gives 0.
@@ -73,16 +78,16 @@ def attentional_contribution(
             )
         other = real & ~special_tokens_mask.bool()
     starts, ends = spans[..., 0].long(), spans[..., 1].long()
-    pool = _maxima if pooling == "max" else _sums
     directions = ("from_span", "to_span") if direction == "both" else (direction,)
-    contribution = torch.cat(
-        [
-            # to_span is from_span of the transposed maps: the span's side is always made the row axis
-            pool([_oriented(maps, name, real) for maps in attentions], starts, ends, real, other, threshold, scope)
-            for name in directions
-        ],
-        dim=-1,
-    )
+    parts = []
+    for name in directions:
+        # to_span is from_span of the transposed maps: the span's side is always made the row axis
+        maps = [_oriented(attention, name, real) for attention in attentions]
+        if pooling == "max":
+            parts.append(_maxima(maps, starts, ends, real, other, threshold, scope, longest))
+        else:
+            parts.append(_sums(maps, starts, ends, real, other, threshold, scope, offsets))
+    contribution = torch.cat(parts, dim=-1)
 
     if pooling == "mean":
         width = ends - starts
@@ -110,44 +115,56 @@ def _sums(
     other: Tensor,
     threshold: float,
     scope: str,
+    offsets: Tensor | None,
 ) -> Tensor:
-    """Sums over rows in the span and columns in O, [B, S, C]: the row strip of the span, less the block s x s."""
+    """Sums over rows in the span and columns in O, [B, S, C]: the row strip of the span, less the block s x s, which
+    needs only the band around the diagonal that the widest span reaches."""
+    widths = ends - starts
+    length = attentions[0].shape[-1]
+    if offsets is None:
+        widest = min(int(widths.max()), length) if widths.numel() and scope != "sentence" else 1
+        offsets = torch.arange(widest, device=starts.device)
+    positions = torch.arange(length, device=starts.device).unsqueeze(1)
+    before = (positions - offsets).clamp(min=0)
+    columns = other[:, None, :, None].float()
+    rows, hooks = [], []
+    for maps in attentions:
+        gated = F.threshold(maps, threshold, 0.0)
+        if scope != "span":
+            rows.append(gated.matmul(columns).squeeze(-1))
+        if scope != "sentence":
+            hooks.append(_hooks(gated, before))
+
     total: Tensor | float = 0.0
-    if scope != "span":
-        columns = other[:, None, :, None].float()
-        rows = torch.cat([F.threshold(maps, threshold, 0.0).matmul(columns).squeeze(-1) for maps in attentions], dim=1)
-        prefix = F.pad(rows.masked_fill(~real.unsqueeze(1), 0.0).cumsum(-1), (1, 0)).transpose(1, 2)
+    if rows:
+        prefix = F.pad(torch.cat(rows, dim=1).masked_fill(~real.unsqueeze(1), 0.0).cumsum(-1), (1, 0)).transpose(1, 2)
         total = _rows_at(prefix, ends) - _rows_at(prefix, starts)
-    if scope != "sentence":
-        block = _block_sums(attentions, starts, ends, threshold)
+    if hooks:
+        # a block grows by one hook at a time; [s, k] becomes the hook of s + k that reaches back to s
+        banded = torch.cat(hooks, dim=1)
+        along = (positions + offsets).clamp(max=length - 1).expand(banded.shape)
+        blocks = banded.cumsum(-1).gather(2, along).cumsum(-1).permute(0, 2, 3, 1).flatten(1, 2)
+        block = _rows_at(blocks, starts * offsets.shape[0] + (widths - 1).clamp(min=0))
         total = block if scope == "span" else total - block
     # differences of sums can fall a rounding error below 0
     return total.clamp(min=0)
 
 
-def _block_sums(attentions: Sequence[Tensor], starts: Tensor, ends: Tensor, threshold: float) -> Tensor:
-    """Sums over the blocks s x s, [B, S, C], from the band that the widest span needs.
+def _hooks(gated: Tensor, before: Tensor) -> Tensor:
+    """What each position adds to a block that ends in it: its row and its column, as far back as the block's start.
 
-    A block grows by one hook at a time: row and column `last`, as far back as the block's start. A span holds neither
-    padding nor special tokens, so its block needs no mask.
+    A span holds neither padding nor special tokens, so its block needs no mask.
+
+    Args:
+        gated: [B, H, n, n].
+        before: [n, W], the position k before each.
+
+    Returns:
+        [B, H, n, W], the attention to the position k before and back; the diagonal counts once.
     """
-    length = attentions[0].shape[-1]
-    band = min(int((ends - starts).max()), length) if starts.numel() else 1
-    positions, back = torch.arange(length, device=starts.device).unsqueeze(1), torch.arange(band, device=starts.device)
-    before = (positions - back).clamp(min=0)
-    hooks = torch.cat([_hooks(maps, before, threshold) for maps in attentions], dim=1)
-    # [s, k] becomes the hook of s + k that reaches back to s
-    along = (positions + back).clamp(max=length - 1).expand(hooks.shape)
-    blocks = hooks.cumsum(-1).gather(2, along).cumsum(-1).permute(0, 2, 3, 1).flatten(1, 2)
-    return _rows_at(blocks, starts * band + (ends - starts - 1).clamp(min=0))
-
-
-def _hooks(attention: Tensor, before: Tensor, threshold: float) -> Tensor:
-    """[B, H, n, W]: gated attention of each position to the one k before it and back; the diagonal counts once."""
-    index = before.expand(*attention.shape[:2], *before.shape)
-    row = F.threshold(attention.gather(-1, index), threshold, 0.0)
-    column = F.threshold(attention.transpose(-1, -2).gather(-1, index[..., 1:]), threshold, 0.0)
-    return row + F.pad(column, (1, 0))
+    index = before.expand(*gated.shape[:2], *before.shape)
+    column = gated.transpose(-1, -2).gather(-1, index[..., 1:])
+    return gated.gather(-1, index) + F.pad(column, (1, 0))
 
 
 def _rows_at(table: Tensor, index: Tensor) -> Tensor:
@@ -165,32 +182,42 @@ def _maxima(
     other: Tensor,
     threshold: float,
     scope: str,
+    longest: int | None,
 ) -> Tensor:
     """Maxima over rows in the span and columns in O, [B, S, C], layer by layer."""
     keep = (real[:, :, None] & other[:, None, :]).unsqueeze(1)
-    return torch.cat([_max_over(gate(maps, threshold, keep), starts, ends, scope) for maps in attentions], dim=-1)
+    return torch.cat(
+        [_max_over(gate(maps, threshold, keep), starts, ends, scope, longest) for maps in attentions], dim=-1
+    )
 
 
-def _max_over(gated: Tensor, starts: Tensor, ends: Tensor, scope: str) -> Tensor:
+def _max_over(gated: Tensor, starts: Tensor, ends: Tensor, scope: str, longest: int | None) -> Tensor:
     """Maxima over rows in the span and columns in O: [B, H, n, n] and [B, S] offsets -> [B, S, H]."""
     batch_size, heads, length, _ = gated.shape
     batch_index = torch.arange(batch_size, device=gated.device).unsqueeze(1).expand_as(starts)
     if scope == "sentence":
-        return range_max(range_max_table(gated.amax(-1).transpose(1, 2)), batch_index, starts, ends)
+        return range_max(range_max_table(gated.amax(-1).transpose(1, 2), longest=longest), batch_index, starts, ends)
     if scope == "span":
-        return _square_max(gated, batch_index, starts, ends)
+        return _square_max(gated, batch_index, starts, ends, longest)
 
-    widest = int((ends - starts).max()) if starts.numel() else 1
-    # per row, the maximum left of each column and from each column on
-    before = F.pad(gated.cummax(-1).values, (1, 0))
-    after = F.pad(gated.flip(-1).cummax(-1).values.flip(-1), (0, 1))
+    # per row, the maximum up to each column and from each column on
+    if longest is None:
+        widest = int((ends - starts).max()) if starts.numel() else 1
+        before, after = gated.cummax(-1).values, gated.flip(-1).cummax(-1).values.flip(-1)
+    else:
+        # ONNX has no running maximum: the reach doubles with each step
+        widest, reach, before, after = None, 1, gated, gated
+        while reach < longest:
+            before = torch.maximum(before, shifted(before, -reach, -1))
+            after = torch.maximum(after, shifted(after, reach, -1))
+            reach *= 2
     pooled = []
-    for maxima, column in ((before, starts), (after, ends)):
+    for maxima, column in ((F.pad(before, (1, 0)), starts), (F.pad(after, (0, 1)), ends)):
         # channels last, so that one lookup in the table of [rows x columns] returns all heads of a span
-        table = range_max_table(maxima.permute(0, 2, 3, 1).reshape(batch_size, length, -1), widest)
+        table = range_max_table(maxima.permute(0, 2, 3, 1).flatten(2), widest, longest)
         levels = table.shape[0]
         level, width = range_levels(ends - starts, levels)
-        flat = table.view(-1, heads)
+        flat = table.reshape(-1, heads)
         row = (level * batch_size + batch_index) * length
         pooled += [
             F.embedding((row + first) * (length + 1) + column, flat) for first in (starts, (ends - width).clamp(min=0))
@@ -198,14 +225,13 @@ def _max_over(gated: Tensor, starts: Tensor, ends: Tensor, scope: str) -> Tensor
     return torch.stack(pooled).amax(0)
 
 
-def _square_max(gated: Tensor, batch_index: Tensor, starts: Tensor, ends: Tensor) -> Tensor:
+def _square_max(gated: Tensor, batch_index: Tensor, starts: Tensor, ends: Tensor, longest: int | None) -> Tensor:
     """Maxima over the squares s x s, from the maxima of all squares whose side is a power of two."""
     batch_size, heads, length, _ = gated.shape
     levels, width = [gated.permute(0, 2, 3, 1)], 1
-    while 2 * width <= length:
-        previous = levels[-1]
-        rows = torch.cat([torch.maximum(previous[:, :-width], previous[:, width:]), previous[:, -width:]], dim=1)
-        levels.append(torch.cat([torch.maximum(rows[:, :, :-width], rows[:, :, width:]), rows[:, :, -width:]], dim=2))
+    while 2 * width <= (longest or length):
+        rows = torch.maximum(levels[-1], shifted(levels[-1], width, 1))
+        levels.append(torch.maximum(rows, shifted(rows, width, 2)))
         width *= 2
     flat = torch.stack(levels).view(-1, heads)
     level, width = range_levels(ends - starts, len(levels))

@@ -21,6 +21,7 @@ from .documents import split_sentences, split_words
 from .export import open_writer
 from .extraction import CHUNK_INPUTS, Sentence
 from .files import write_text
+from .onnx_model import is_export, load_exported
 from .saved_models import load_config, load_saved
 from .scoring import compute_scores, format_scores
 from .streaming import InputRecord, ResumableJsonlWriter, count_records, describe_inputs, json_line, read_inputs
@@ -28,7 +29,13 @@ from .streaming import InputRecord, ResumableJsonlWriter, count_records, describ
 
 def load(args: Namespace) -> Extractor:
     """The model and processor of a folder or Hub name, with the options of the command line."""
-    model, processor = load_saved(args.model, getattr(torch, args.dtype), args.revision)
+    exported = is_export(args.model)
+    if exported and args.dtype != "float32":
+        raise ValueError(f"--dtype {args.dtype}: a model exported to ONNX keeps the dtype of its export")
+    if exported:
+        model, processor = load_exported(args.model)
+    else:
+        model, processor = load_saved(args.model, getattr(torch, args.dtype), args.revision)
     if args.word_splitter is not None:
         processor.word_splitter = args.word_splitter
         split_words("", processor.word_splitter)
@@ -36,7 +43,7 @@ def load(args: Namespace) -> Extractor:
         processor.language = args.language
     if not args.no_sentence_splitting:
         split_sentences("", processor.language)
-    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = args.device or ("cuda" if torch.cuda.is_available() and not exported else "cpu")
     options = ExtractionOptions(
         relation_threshold=_thresholds(args.relation_threshold, model.config),
         entity_threshold=args.entity_threshold,
@@ -239,6 +246,17 @@ def import_spert(args: Namespace) -> None:
     processor.save_pretrained(args.output)
     print(f"{args.output}: SpERT with {len(model.config.entity_types)} entity and "
           f"{len(model.config.relation_types)} relation types")  # fmt: skip
+
+
+def export_onnx(args: Namespace) -> None:
+    from .onnx_export import check_extra, export_onnx
+
+    check_extra()
+    _check_output(str(Path(args.output) / "spans.onnx"))
+    model, processor = load_saved(args.model, revision=args.revision)
+    export_onnx(model, processor, args.output, int8=args.int8)
+    size = sum(file.stat().st_size for file in Path(args.output).glob("*.onnx*")) / 2**20
+    print(f"{args.output}: {size:.0f} MiB of graphs; `aspert predict {args.output} ...` runs them")
 
 
 def demo(args: Namespace) -> None:

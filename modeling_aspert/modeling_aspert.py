@@ -292,13 +292,8 @@ class AspertForJointExtraction(AspertPreTrainedModel):
         contribution = parts.get("contribution")
         representation = torch.cat([part.to(hidden.dtype) for part in parts.values()], dim=-1)
         span_logits = self.span_classifier(representation, hidden[:, 0])
-        if not self.config.relation_contribution:
-            parts.pop("contribution", None)
-        if self.config.relation_entity_types:
-            # what the span classifier thinks, but the relation loss does not teach it
-            parts["types"] = span_logits.detach().float().softmax(-1)
         if self.config.relation_entity_types or not self.config.relation_contribution:
-            representation = torch.cat([part.to(hidden.dtype) for part in parts.values()], dim=-1)
+            representation = self._relation_spans(parts, span_logits)
         if pairs is None:
             pairs, pair_mask = pairs_of_entities((span_logits.argmax(-1) > 0) & span_mask)
         elif pair_mask is None:
@@ -348,10 +343,14 @@ class AspertForJointExtraction(AspertPreTrainedModel):
         span_widths: Tensor,
         attention_mask: Tensor,
         special_tokens_mask: Tensor | None,
+        **fixed: Any,
     ) -> dict[str, Tensor]:
-        """The parts of E(s) in Eq. 6's order, each [B, S, ...]: max-pooled hidden states, f_a(s), width embedding."""
+        """The parts of E(s) in Eq. 6's order, each [B, S, ...]: max-pooled hidden states, f_a(s), width embedding.
+
+        An export fixes what otherwise depends on the values (see `attentional_contribution`).
+        """
         config = self.config
-        batch_index = torch.arange(len(spans), device=spans.device).unsqueeze(1).expand_as(span_widths)
+        batch_index = torch.arange(spans.shape[0], device=spans.device).unsqueeze(1).expand_as(spans[..., 0])
         parts = {"pooled": range_max(table, batch_index, spans[..., 0], spans[..., 1])}
         if config.span_boundaries:
             hidden = table[0]
@@ -368,10 +367,21 @@ class AspertForJointExtraction(AspertPreTrainedModel):
                 scope=config.contribution_scope,
                 direction=config.contribution_direction,
                 special_tokens=config.contribution_special_tokens,
+                **fixed,
             )
         if config.width_embedding:
             parts["width"] = self.width_embedding(span_widths.clamp(max=MAX_WIDTH_ROWS - 1))
         return parts
+
+    def _relation_spans(self, parts: dict[str, Tensor], span_logits: Tensor) -> Tensor:
+        """E(s) [B, S, ...] as the relation classifier sees it, where that is not what the span classifier sees."""
+        parts = {
+            name: part for name, part in parts.items() if name != "contribution" or self.config.relation_contribution
+        }
+        if self.config.relation_entity_types:
+            # what the span classifier thinks, but the relation loss does not teach it
+            parts["types"] = span_logits.detach().float().softmax(-1)
+        return torch.cat([part.to(parts["pooled"].dtype) for part in parts.values()], dim=-1)
 
     def _classify_pairs(
         self, table: Tensor, representation: Tensor, spans: Tensor, pairs: Tensor, pair_mask: Tensor

@@ -11,20 +11,26 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
-def range_max_table(values: Tensor, widest: int | None = None) -> Tensor:
+def range_max_table(values: Tensor, widest: int | None = None, longest: int | None = None) -> Tensor:
     """Maxima of all windows whose width is a power of two.
 
     Args:
         values: [B, n, d].
         widest: the widest range that will be asked for; default: n.
+        longest: build the levels that this n needs, whatever n is, by operations that can be exported.
 
     Returns:
         [K, B, n, d] with K = floor(log2 widest) + 1; entry [k, b, i] is the maximum of ``values[b, i : i + 2**k]``
         (cut at n).
     """
     levels = [values]
-    widest = values.shape[1] if widest is None else min(widest, values.shape[1])
     width = 1
+    if longest is not None:
+        while 2 * width <= longest:
+            levels.append(torch.maximum(levels[-1], shifted(levels[-1], width, 1)))
+            width *= 2
+        return torch.stack(levels)
+    widest = values.shape[1] if widest is None else min(widest, values.shape[1])
     while 2 * width <= widest:
         previous = levels[-1]
         levels.append(
@@ -32,6 +38,12 @@ def range_max_table(values: Tensor, widest: int | None = None) -> Tensor:
         )
         width *= 2
     return torch.stack(levels)
+
+
+def shifted(values: Tensor, steps: int, dim: int) -> Tensor:
+    """Each position holds what lies ``steps`` further along a dimension, or the value at its end, at any length."""
+    length = values.shape[dim]
+    return values.index_select(dim, (torch.arange(length, device=values.device) + steps).clamp(0, length - 1))
 
 
 def range_levels(widths: Tensor, num_levels: int) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,157 @@
+"""A model exported to ONNX, run by onnxruntime in place of the network; needs the extra `onnx`."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .configuration_aspert import AspertConfig
+from .modeling_aspert import CHUNK_CONTEXTS, AspertOutput, pairs_of_entities
+from .processing_aspert import AspertProcessor
+
+SPANS_FILE, RELATIONS_FILE = "spans.onnx", "relations.onnx"
+
+
+def is_export(folder: str | os.PathLike[str]) -> bool:
+    """Whether a folder holds a model exported to ONNX."""
+    return (Path(folder) / SPANS_FILE).is_file()
+
+
+def require(*packages: str) -> None:
+    """Raise ImportError, naming the extra, unless all packages are there."""
+    missing = [package for package in packages if importlib.util.find_spec(package) is None]
+    if missing:
+        raise ImportError(f"{missing[0]} is not installed: pip install 'aspert[onnx]'")
+
+
+def load_exported(folder: str | os.PathLike[str]) -> tuple[AspertOnnxModel, AspertProcessor]:
+    """The model and processor of a folder that `aspert export-onnx` wrote. Raises as :class:`AspertOnnxModel`."""
+    return AspertOnnxModel(folder), AspertProcessor.from_pretrained(folder)
+
+
+class AspertOnnxModel:
+    """Stands in for :class:`AspertForJointExtraction` in an :class:`Extractor`: inference on the CPU, in fp32.
+
+    Args:
+        folder: what `aspert export-onnx` wrote.
+        threads: of onnxruntime; default: as many as torch uses.
+
+    Raises:
+        ImportError: the extra `onnx` is missing.
+        FileNotFoundError: a graph is missing.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], threads: int | None = None) -> None:
+        require("onnxruntime")
+        folder = Path(folder)
+        for name in (SPANS_FILE, RELATIONS_FILE):
+            if not (folder / name).is_file():
+                raise FileNotFoundError(f"{folder / name} is missing: export the model again with aspert export-onnx")
+        self.config = AspertConfig.from_pretrained(folder)
+        self.device = torch.device("cpu")
+        self._spans = _session(folder / SPANS_FILE, threads)
+        self._relations = _session(folder / RELATIONS_FILE, threads)
+        self._inputs = {value.name for value in self._spans.get_inputs()}
+        levels = next(value.shape[0] for value in self._spans.get_outputs() if value.name == "table")
+        self._longest = 2**levels
+
+    def eval(self) -> AspertOnnxModel:
+        """The model itself, which knows no other mode."""
+        return self
+
+    def to(self, *args: Any, **kwargs: Any) -> AspertOnnxModel:
+        """The model itself. Raises ValueError for a device other than the CPU."""
+        device = kwargs.get("device", args[0] if args else None)
+        if isinstance(device, (str, torch.device)) and torch.device(device).type != "cpu":
+            raise ValueError(f"a model exported to ONNX runs on the CPU, not on {device}: leave the device out")
+        return self
+
+    def __call__(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        spans: Tensor,
+        span_widths: Tensor,
+        span_mask: Tensor | None = None,
+        pairs: Tensor | None = None,
+        pair_mask: Tensor | None = None,
+        special_tokens_mask: Tensor | None = None,
+    ) -> AspertOutput:
+        """Scores of candidate spans and pairs, without a loss: see :meth:`AspertForJointExtraction.forward`.
+
+        Raises:
+            ValueError: an input longer than the export allows, or no special_tokens_mask where it is needed.
+        """
+        if input_ids.shape[1] > self._longest:
+            raise ValueError(f"{input_ids.shape[1]} sub-words are more than the export's {self._longest}: use windows")
+        widest = int((spans[..., 1] - spans[..., 0]).max()) if spans.numel() else 1
+        given = {
+            "input_ids": input_ids,
+            "attention_mask": attention_mask,
+            "spans": spans,
+            "span_widths": span_widths,
+            "special_tokens_mask": special_tokens_mask,
+            "offsets": torch.arange(max(widest, 2)),
+        }
+        given = {name: values for name, values in given.items() if name in self._inputs}
+        if given.get("special_tokens_mask", spans) is None:
+            raise ValueError("contribution_special_tokens=False needs special_tokens_mask [B, n] in the batch")
+        span_logits, representation, table = _run(self._spans, given)
+        if span_mask is None:
+            span_mask = torch.ones_like(span_widths, dtype=torch.bool)
+        if pairs is None:
+            pairs, pair_mask = pairs_of_entities((span_logits.argmax(-1) > 0) & span_mask.bool())
+        elif pair_mask is None:
+            pair_mask = torch.ones(pairs.shape[:2], dtype=torch.bool)
+        relation_logits = self._classify_pairs(table, representation, spans, pairs, pair_mask.bool())
+        return AspertOutput(
+            span_logits=span_logits, relation_logits=relation_logits, pairs=pairs, pair_mask=pair_mask.bool()
+        )
+
+    def _classify_pairs(
+        self, table: Tensor, representation: Tensor, spans: Tensor, pairs: Tensor, pair_mask: Tensor
+    ) -> Tensor:
+        """Relation logits [B, P, T_r]; only real pairs are computed, so many at a time; padding gets 0."""
+        logits = torch.zeros(*pair_mask.shape, self.config.num_relation_outputs)
+        num_spans = representation.shape[1]
+        for rows, positions in zip(*(values.split(CHUNK_CONTEXTS) for values in pair_mask.nonzero(as_tuple=True))):
+            entities, ends = (pairs[rows, positions] + rows.unsqueeze(1) * num_spans).unique(return_inverse=True)
+            given = {
+                "table": table,
+                "entities": representation.flatten(0, 1)[entities],
+                "entity_rows": entities // num_spans,
+                "entity_spans": spans.flatten(0, 1)[entities],
+                "pairs": ends,
+            }
+            if len(rows):
+                logits[rows, positions] = _run(self._relations, given)[0]
+        return logits
+
+
+def _session(path: Path, threads: int | None) -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads or torch.get_num_threads()
+    # waiting threads do not burn the time that others could use
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    try:
+        return onnxruntime.InferenceSession(
+            str(path),
+            options,
+            providers=["CPUExecutionProvider"],
+            # on CPUs the fused operation takes longer than its parts
+            disabled_optimizers=["SkipLayerNormFusion"],
+        )
+    except Exception as error:  # onnxruntime has its own kinds of errors, which differ between versions
+        raise ValueError(f"{path} cannot be read ({' '.join(str(error).split())}): export the model again") from error
+
+
+def _run(session: Any, inputs: dict[str, Tensor]) -> list[Tensor]:
+    outputs = session.run(None, {name: values.numpy() for name, values in inputs.items()})
+    return [torch.from_numpy(output) for output in outputs]
