@@ -18,6 +18,8 @@ logger = logging.getLogger(__name__)
 
 # Relations of one batch that are kept at most. Trained models are far below; an untrained one may relate everything.
 MAX_RELATIONS = 2**20
+# Relation logits looked at together; bounds memory, does not change results.
+CHUNK_VALUES = 2**22
 # Share of overlapping entities in annotated data up to which `learn_constraints` lets a model predict none.
 MOST_OVERLAPS = 0.0
 
@@ -142,15 +144,25 @@ def _candidates(output: AspertOutput, limits: Tensor, config: AspertConfig) -> t
 
     Logits are compared, a little below the threshold; the caller compares the probabilities of what is left.
     """
-    logits = output.relation_logits
-    # rounding moves a sigmoid by far less
-    least = torch.logit(limits.float()).nan_to_num(neginf=-torch.inf, posinf=torch.inf) - 1e-3
-    related = output.pair_mask.bool()
-    if config.relation_none_class:
-        related = related & (logits[..., -1].float().sigmoid() < config.relation_threshold)
-        logits = logits[..., :-1]
-    above = (logits >= least.to(logits.dtype)) & related.unsqueeze(-1)
-    count = int(above.sum())
+    logits, pair_mask = output.relation_logits, output.pair_mask.bool()
+    # rounding moves a sigmoid by far less; large logits have the probability 1
+    least = torch.logit(limits.float().clamp(max=1 - 1e-7)) - 1e-3
+    count = 0
+    kept = torch.empty(3, 0, dtype=torch.int64, device=logits.device)
+    scores = logits.new_empty(0)
+    step = max(1, CHUNK_VALUES // max(1, logits.shape[0] * logits.shape[2]))
+    for start in range(0, logits.shape[1], step):
+        part, related = logits[:, start : start + step], pair_mask[:, start : start + step]
+        if config.relation_none_class:
+            related = related & (part[..., -1].float().sigmoid() < config.relation_threshold)
+            part = part[..., :-1]
+        sentence, pair, kind = ((part >= least.to(part.dtype)) & related.unsqueeze(-1)).nonzero(as_tuple=True)
+        count += len(sentence)
+        scores = torch.cat([scores, part[sentence, pair, kind]])
+        kept = torch.cat([kept, torch.stack([sentence, pair + start, kind])], dim=1)
+        if len(scores) > MAX_RELATIONS:
+            scores, best = scores.topk(MAX_RELATIONS)
+            kept = kept[:, best]
     if count > MAX_RELATIONS:
         logger.warning(
             "%d relations in one batch reach their thresholds, as with an untrained model: the %d with the highest "
@@ -158,10 +170,8 @@ def _candidates(output: AspertOutput, limits: Tensor, config: AspertConfig) -> t
             count,
             MAX_RELATIONS,
         )
-        flat = logits.masked_fill(~above, -torch.inf).flatten()
-        above = torch.zeros_like(flat, dtype=torch.bool).index_fill_(0, flat.topk(MAX_RELATIONS).indices, True)
-        above = above.view_as(logits)
-    return above.nonzero(as_tuple=True)
+    sentence, pair, kind = kept
+    return sentence, pair, kind
 
 
 def _highest(relations: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -163,12 +163,14 @@ def test_given_entities():
     assert found.relations.tolist() == [[0, 0, 1, 0]]
 
 
-def test_too_many_relations_are_cut_to_the_highest_with_a_warning(monkeypatch, caplog):
+@pytest.mark.parametrize("chunk", [1, 7, 2**22])
+def test_too_many_relations_are_cut_to_the_highest_with_a_warning(monkeypatch, caplog, chunk):
     """An untrained relation classifier may relate everything; memory stays bounded and nothing is lost in silence."""
     spans = [(0, 1), (2, 3), (4, 5)]
     pairs = [(0, 1), (0, 2), (1, 0), (1, 2), (2, 0), (2, 1)]
     scores = [[0.9, 0.1, 0.1], [0.6, 0.1, 0.1], [0.8, 0.1, 0.1], [0.5, 0.1, 0.1], [0.7, 0.1, 0.1], [0.45, 0.1, 0.1]]
     output = hand_output([LOC, LOC, ORG], pairs, scores)
+    monkeypatch.setattr("modeling_aspert.decoding.CHUNK_VALUES", chunk)
     assert len(decode_one(output, spans, make_config()).relations) == 6
     assert not caplog.records
     monkeypatch.setattr("modeling_aspert.decoding.MAX_RELATIONS", 3)
@@ -176,6 +178,14 @@ def test_too_many_relations_are_cut_to_the_highest_with_a_warning(monkeypatch, c
     assert found.relations.tolist() == [[0, 0, 1, 0], [0, 1, 0, 0], [0, 2, 0, 0]]
     assert found.relation_scores.tolist() == pytest.approx([0.9, 0.8, 0.7])
     assert "6 relations" in caplog.text and "raise relation_threshold" in caplog.text
+
+
+@pytest.mark.parametrize("threshold", [0.0, 1.0])
+def test_extreme_thresholds(threshold):
+    """0 keeps the least likely relation, 1 what rounds to certainty."""
+    output = hand_output([LOC, ORG], [(0, 1)], [[1.0, 0.5, 0.0]])
+    found = decode_one(output, [(0, 1), (2, 3)], make_config(), relation_threshold=threshold)
+    assert found.relations[:, 3].tolist() == ([0, 1, 2] if threshold == 0 else [0])
 
 
 def test_padding_is_not_decoded():
