@@ -134,7 +134,7 @@ def main(argv: list[str] | None = None) -> int:
         parser.print_help(sys.stderr)
         return 2
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    if hasattr(signal, "SIGPIPE"):
+    if argv is None and hasattr(signal, "SIGPIPE"):
         # `aspert predict ... | head` ends without a traceback
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     try:

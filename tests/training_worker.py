@@ -56,6 +56,8 @@ class Child:
 
 def _run(log: Path, environment: dict[str, str], function: Callable[..., Any], args: tuple[Any, ...]) -> None:
     os.setsid()
+    # ignored where the tests run in the background of a shell
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ.update(environment)
     torch.set_num_threads(1)
     with log.open("wb") as file:
