@@ -61,10 +61,17 @@ def connections(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[object]]:
 
 
 def _is_here(host: str) -> bool:
+    """Whether an address is this machine's own: only such an address can be bound."""
     try:
-        return ipaddress.ip_address(host).is_loopback
+        address = ipaddress.ip_address(host)
     except ValueError:
         return host == "localhost"
+    with socket.socket(socket.AF_INET if address.version == 4 else socket.AF_INET6) as probe:
+        try:
+            probe.bind((host, 0))
+        except OSError:
+            return False
+    return True
 
 
 @pytest.fixture(scope="session")
