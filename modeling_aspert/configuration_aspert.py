@@ -15,6 +15,8 @@ CONTRIBUTION_SCOPES = ("context", "sentence", "span")
 CONTRIBUTION_DIRECTIONS = ("from_span", "to_span", "both")
 CLASSIFIERS = ("mlp", "linear")
 ENTITY_OVERLAPS = ("allow", "flat")
+# "none" is for special tokens; scripts without case are "lower"
+WORD_SHAPES = ("none", "lower", "capitalized", "upper", "initial", "mixed", "number", "alphanumeric", "symbol")
 NONE_TYPE = "none"
 # never kept in the encoder's configuration: a saved model must not name code that runs when it is loaded
 _REMOTE_CODE = ("auto_map", "trust_remote_code")
@@ -25,6 +27,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "spert": {"attentional_contribution": False, "span_classifier": "linear"},
     "spert_prime": {"attentional_contribution": False, "span_classifier": "linear", "width_embedding": False},
     "best": {
+        "word_shapes": True,
         "span_boundaries": True,
         "relation_classifier": "mlp",
         "relation_entity_types": True,
@@ -43,6 +46,8 @@ class AspertConfig(PretrainedConfig):
         relation_types: names of the T_r relation types, without none.
         symmetric_relations: those of `relation_types` whose head and tail may be exchanged.
         max_span_width: widest candidate span, in words.
+        word_shapes: add an embedding of each word's shape (its case, digits or symbols) to the encoder's input
+            embeddings, from which an uncased encoder learns what its tokenizer drops (not in the paper).
         attentional_contribution: join f_a(s) to the span representation (Eq. 6). False adds no columns at all and
             frees the encoder's attention implementation.
         contribution_threshold: theta of Algorithm 2, in [0, 1); 0 means no gate.
@@ -86,6 +91,7 @@ class AspertConfig(PretrainedConfig):
         relation_types: Sequence[str] = (),
         symmetric_relations: Sequence[str] = (),
         max_span_width: int = 10,
+        word_shapes: bool = False,
         attentional_contribution: bool = True,
         contribution_threshold: float = 0.5,
         contribution_pooling: str = "mean",
@@ -129,6 +135,7 @@ class AspertConfig(PretrainedConfig):
                 raise ValueError(f"AspertConfig.{name} = {labels!r} is not valid: it must be a list of names")
             setattr(self, name, list(labels))
         self.max_span_width = max_span_width
+        self.word_shapes = word_shapes
         self.attentional_contribution = attentional_contribution
         self.contribution_threshold = contribution_threshold
         self.contribution_pooling = contribution_pooling
@@ -202,7 +209,7 @@ class AspertConfig(PretrainedConfig):
         """Raise ValueError, naming field, value and mend, unless every field is valid."""
         for name in ("attentional_contribution", "contribution_special_tokens", "relation_contribution"):
             self._check(name, isinstance(getattr(self, name), bool), "true or false")
-        for name in ("width_embedding", "relation_none_class", "span_boundaries", "relation_entity_types"):
+        for name in ("word_shapes", "width_embedding", "relation_none_class", "span_boundaries", "relation_entity_types"):
             self._check(name, isinstance(getattr(self, name), bool), "true or false")
         for name in ("max_span_width", "span_classifier_size", "width_embedding_size", "relation_classifier_size"):
             value = getattr(self, name)

@@ -135,6 +135,8 @@ class AspertDataCollator:
             "span_widths": pad([spans[:, 1] - spans[:, 0] for spans in word_spans]),
             "span_mask": length_mask([len(spans) for spans in word_spans]),
         }
+        if self.config.word_shapes:
+            batch["word_shapes"] = pad([sentence.word_shapes for sentence in sentences])
         if not self.config.contribution_special_tokens:
             batch["special_tokens_mask"] = pad([sentence.special_tokens_mask for sentence in sentences], 1)
         return batch

@@ -323,6 +323,8 @@ def _architecture(config: AspertConfig) -> Markup:
     base, added = (aspert, []) if config.attentional_contribution else (spert, [])
     if not config.attentional_contribution and config.span_classifier == "mlp":
         added.append(f"the span classifier of {aspert}")
+    if config.word_shapes:
+        added.append("word shapes")
     if config.span_boundaries:
         added.append("span boundaries")
     if config.relation_entity_types:

@@ -20,7 +20,7 @@ from transformers import AutoModel, PreTrainedModel
 from transformers.utils import ModelOutput
 
 from .attention_contribution import attentional_contribution
-from .configuration_aspert import AspertConfig
+from .configuration_aspert import WORD_SHAPES, AspertConfig
 from .span_pooling import range_max, range_max_table
 
 # Rows of the width table, as in SpERT; wider spans share the last row.
@@ -165,6 +165,12 @@ class AspertPreTrainedModel(PreTrainedModel):
             )
         return (model, info) if output_loading_info else model
 
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if module is getattr(self, "word_shape_embedding", None):
+            # the pre-trained encoder starts as it is
+            nn.init.zeros_(module.weight)
+
     def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:
         """As every model's, with the code of the "joint-extraction" pipeline beside the model's own."""
         # the import also makes transformers copy pipeline.py, which it finds by its relative imports
@@ -203,6 +209,10 @@ class AspertForJointExtraction(AspertPreTrainedModel):
             encoder_config, attn_implementation=_attention_for(config), dtype=torch.get_default_dtype()
         )
         _remove_pooler(self.encoder)
+        if config.word_shapes:
+            self.word_shape_embedding = nn.Embedding(
+                len(WORD_SHAPES), self.encoder.get_input_embeddings().embedding_dim
+            )
         width_size = config.width_embedding_size if config.width_embedding else 0
         if config.width_embedding:
             self.width_embedding = nn.Embedding(MAX_WIDTH_ROWS, width_size)
@@ -241,7 +251,7 @@ class AspertForJointExtraction(AspertPreTrainedModel):
             # refuses an encoder that cannot return attentions here and not in the first step
             one = torch.ones(1, 1, dtype=torch.long, device=encoder.device)
             with torch.no_grad():
-                model.eval()._encode(one, one)
+                model.eval()._encode(one, one, one)
         return model.eval()
 
     def forward(
@@ -254,6 +264,7 @@ class AspertForJointExtraction(AspertPreTrainedModel):
         pairs: Tensor | None = None,
         pair_mask: Tensor | None = None,
         special_tokens_mask: Tensor | None = None,
+        word_shapes: Tensor | None = None,
         span_labels: Tensor | None = None,
         pair_labels: Tensor | None = None,
         num_items_in_batch: Tensor | None = None,
@@ -271,6 +282,7 @@ class AspertForJointExtraction(AspertPreTrainedModel):
                 not none.
             pair_mask: bool [B, P], False for padding.
             special_tokens_mask: [B, n], needed for ``contribution_special_tokens=False`` only.
+            word_shapes: [B, n], indices into ``WORD_SHAPES``, needed for ``word_shapes=True`` only.
             span_labels: [B, S], 0 for none; what ``span_mask`` leaves out is ignored.
             pair_labels: [B, P, T_r] of 0 and 1.
             num_items_in_batch: two counts (spans, pairs) that the losses are divided by instead of this batch's own:
@@ -279,14 +291,15 @@ class AspertForJointExtraction(AspertPreTrainedModel):
             return_dict: False returns a tuple.
 
         Raises:
-            ValueError: labels of one kind without the other, or an encoder that returns no attentions.
+            ValueError: labels of one kind without the other, word_shapes missing where they are needed, or an encoder
+                that returns no attentions.
         """
         if (span_labels is None) != (pair_labels is None):
             raise ValueError("the loss needs both span_labels and pair_labels: give both or neither")
         if span_mask is None:
             span_mask = torch.ones_like(span_widths, dtype=torch.bool)
         span_mask = span_mask.bool()
-        hidden, attentions = self._encode(input_ids, attention_mask)
+        hidden, attentions = self._encode(input_ids, attention_mask, word_shapes)
         table = range_max_table(hidden)
         parts = self._span_parts(table, attentions, spans, span_widths, attention_mask, special_tokens_mask)
         contribution = parts.get("contribution")
@@ -318,12 +331,18 @@ class AspertForJointExtraction(AspertPreTrainedModel):
         )
         return output if return_dict is not False else output.to_tuple()
 
-    def _encode(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def _encode(
+        self, input_ids: Tensor, attention_mask: Tensor, word_shapes: Tensor | None = None
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Last hidden layer [B, n, d] and, where the contribution is on, L attentions [B, H, n, n]."""
         wanted = self.config.attentional_contribution
-        output = self.encoder(
-            input_ids=input_ids, attention_mask=attention_mask, output_attentions=wanted, return_dict=True
-        )
+        inputs = {"input_ids": input_ids}
+        if self.config.word_shapes:
+            if word_shapes is None:
+                raise ValueError("word_shapes=True needs word_shapes [B, n] in the batch; AspertDataCollator adds it")
+            embeddings = self.encoder.get_input_embeddings()(input_ids)
+            inputs = {"inputs_embeds": embeddings + self.word_shape_embedding(word_shapes)}
+        output = self.encoder(**inputs, attention_mask=attention_mask, output_attentions=wanted, return_dict=True)
         if not wanted:
             return output.last_hidden_state, ()
         attentions = tuple(attention for attention in output.attentions or () if attention is not None)

@@ -1,7 +1,7 @@
 """A saved model as two ONNX graphs, for inference without the network's code; needs the extra `onnx`.
 
 spans.onnx: input_ids, attention_mask [B, n], spans [B, S, 2], span_widths [B, S] and, where the model needs them,
-special_tokens_mask [B, n] and offsets [W] (0 to W - 1, W at least the widest span in sub-words and at least 2)
+word_shapes and special_tokens_mask [B, n] and offsets [W] (0 to W - 1, W at least the widest span in sub-words and at least 2)
 -> span_logits [B, S, T_e + 1], representation [B, S, E] and table [K, B, n, d].
 
 relations.onnx: that table, the representations entities [N, E] of the spans between which relations are looked for,
@@ -99,10 +99,11 @@ class _Spans(nn.Module):
         spans: Tensor,
         span_widths: Tensor | None = None,
         special_tokens_mask: Tensor | None = None,
+        word_shapes: Tensor | None = None,
         offsets: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         model, config = self.model, self.model.config
-        hidden, attentions = model._encode(input_ids, attention_mask)
+        hidden, attentions = model._encode(input_ids, attention_mask, word_shapes)
         table = range_max_table(hidden, longest=self.longest)
         parts = model._span_parts(
             table,
@@ -163,6 +164,8 @@ def _example(config: AspertConfig, processor: AspertProcessor) -> tuple[dict[str
     }
     by_token, by_span = {0: "batch", 1: "length"}, {0: "batch", 1: "spans"}
     sizes = {"input_ids": by_token, "attention_mask": by_token, "spans": by_span}
+    if config.word_shapes:
+        inputs["word_shapes"], sizes["word_shapes"] = torch.zeros_like(input_ids), by_token
     if config.width_embedding:
         inputs["span_widths"], sizes["span_widths"] = torch.ones(2, 9, dtype=torch.long), by_span
     if config.attentional_contribution:

@@ -81,11 +81,12 @@ class AspertOnnxModel:
         pairs: Tensor | None = None,
         pair_mask: Tensor | None = None,
         special_tokens_mask: Tensor | None = None,
+        word_shapes: Tensor | None = None,
     ) -> AspertOutput:
         """Scores of candidate spans and pairs, without a loss: see :meth:`AspertForJointExtraction.forward`.
 
         Raises:
-            ValueError: an input longer than the export allows, or no special_tokens_mask where it is needed.
+            ValueError: an input longer than the export allows, or no special_tokens_mask or word_shapes where they are needed.
         """
         if input_ids.shape[1] > self._longest:
             raise ValueError(f"{input_ids.shape[1]} sub-words are more than the export's {self._longest}: use windows")
@@ -96,11 +97,13 @@ class AspertOnnxModel:
             "spans": spans,
             "span_widths": span_widths,
             "special_tokens_mask": special_tokens_mask,
+            "word_shapes": word_shapes,
             "offsets": torch.arange(max(widest, 2)),
         }
         given = {name: values for name, values in given.items() if name in self._inputs}
-        if given.get("special_tokens_mask", spans) is None:
-            raise ValueError("contribution_special_tokens=False needs special_tokens_mask [B, n] in the batch")
+        for name in ("special_tokens_mask", "word_shapes"):
+            if given.get(name, spans) is None:
+                raise ValueError(f"this model needs {name} [B, n] in the batch; AspertDataCollator adds it")
         span_logits, representation, table = _run(self._spans, given)
         if span_mask is None:
             span_mask = torch.ones_like(span_widths, dtype=torch.bool)

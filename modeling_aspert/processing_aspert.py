@@ -16,8 +16,11 @@ import numpy as np
 from tokenizers import pre_tokenizers
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase, ProcessorMixin
 
+from .configuration_aspert import WORD_SHAPES
+
 logger = logging.getLogger(__name__)
 
+_SHAPE_INDEX = {name: index for index, name in enumerate(WORD_SHAPES)}
 # transformers marks "no limit known" with a huge number
 _NO_LIMIT = 10**9
 
@@ -31,11 +34,13 @@ class EncodedSentence:
         word_offsets: int64 [words + 1]; word w is the sub-words ``word_offsets[w] : word_offsets[w + 1]``.
         special_tokens_mask: int64 [n], 1 for the special tokens around the sentence (by position, so a typed
             "[CLS]" is a word like any other).
+        word_shapes: int64 [n], the shape of each sub-word's word: an index into ``WORD_SHAPES``.
     """
 
     input_ids: np.ndarray
     word_offsets: np.ndarray
     special_tokens_mask: np.ndarray
+    word_shapes: np.ndarray
 
     @property
     def num_tokens(self) -> int:
@@ -143,7 +148,7 @@ class AspertProcessor(ProcessorMixin):
             # lone surrogates have no UTF-8 form
             words = [[_without_surrogates(word) for word in sentence] for sentence in words]
             encodings = backend.encode_batch(words, is_pretokenized=True, add_special_tokens=False)
-        return [self._encode_one(encoding, len(sentence)) for encoding, sentence in zip(encodings, words)]
+        return [self._encode_one(encoding, sentence) for encoding, sentence in zip(encodings, words)]
 
     def window(self, sentence: EncodedSentence, word_start: int, word_end: int) -> EncodedSentence:
         """The words [word_start, word_end) of a sentence as a sentence of its own, between special tokens.
@@ -151,10 +156,10 @@ class AspertProcessor(ProcessorMixin):
         A single word that is longer than ``max_tokens`` by itself is cut to it, with a warning that counts.
         """
         if (word_start, word_end) == (0, sentence.num_words):
-            ids, offsets = sentence.input_ids[len(self._prefix) : sentence.word_offsets[-1]], sentence.word_offsets
+            offsets = sentence.word_offsets
         else:
             offsets = sentence.word_offsets[word_start : word_end + 1]
-            ids = sentence.input_ids[offsets[0] : offsets[-1]]
+        ids, shapes = (values[offsets[0] : offsets[-1]] for values in (sentence.input_ids, sentence.word_shapes))
         room = len(ids) if self.max_tokens is None else self.max_tokens - self.num_special_tokens
         if len(ids) > room:
             logger.warning(
@@ -162,11 +167,12 @@ class AspertProcessor(ProcessorMixin):
                 len(ids),
                 len(ids) - room,
             )
-            ids = ids[:room]
+            ids, shapes = ids[:room], shapes[:room]
         offsets = (offsets - offsets[0]).clip(max=len(ids))
-        return self._between_special_tokens(ids, offsets)
+        return self._between_special_tokens(ids, offsets, shapes)
 
-    def _encode_one(self, encoding: Any, num_words: int) -> EncodedSentence:
+    def _encode_one(self, encoding: Any, words: Sequence[str]) -> EncodedSentence:
+        num_words = len(words)
         ids = np.asarray(encoding.ids, dtype=np.int64)
         word_ids = np.asarray(encoding.word_ids, dtype=np.int64) if len(ids) else np.zeros(0, dtype=np.int64)
         pieces = np.bincount(word_ids, minlength=num_words)
@@ -182,14 +188,18 @@ class AspertProcessor(ProcessorMixin):
             pieces[missing] = 1
         word_offsets = np.zeros(num_words + 1, dtype=np.int64)
         np.cumsum(pieces, out=word_offsets[1:])
-        return self._between_special_tokens(ids, word_offsets)
+        shapes = np.fromiter(map(word_shape, words), dtype=np.int64, count=num_words).repeat(pieces)
+        return self._between_special_tokens(ids, word_offsets, shapes)
 
-    def _between_special_tokens(self, ids: np.ndarray, word_offsets: np.ndarray) -> EncodedSentence:
-        special = np.zeros(len(ids) + self.num_special_tokens, dtype=np.int64)
-        special[: len(self._prefix)] = 1
-        special[len(special) - len(self._suffix) :] = 1
+    def _between_special_tokens(
+        self, ids: np.ndarray, word_offsets: np.ndarray, shapes: np.ndarray
+    ) -> EncodedSentence:
+        around = (len(self._prefix), len(self._suffix))
         return EncodedSentence(
-            np.concatenate([self._prefix, ids, self._suffix]), word_offsets + len(self._prefix), special
+            input_ids=np.concatenate([self._prefix, ids, self._suffix]),
+            word_offsets=word_offsets + len(self._prefix),
+            special_tokens_mask=np.pad(np.zeros_like(ids), around, constant_values=1),
+            word_shapes=np.pad(shapes, around),
         )
 
 
@@ -216,6 +226,21 @@ def candidate_spans(num_words: int, max_width: int) -> np.ndarray:
     spans = np.stack([starts, ends], axis=1)[ends <= num_words]
     spans.flags.writeable = False
     return spans
+
+
+def word_shape(word: str) -> int:
+    """The index in ``WORD_SHAPES`` of what an uncased tokenizer drops of a word."""
+    if any(map(str.isdigit, word)):
+        name = "alphanumeric" if any(map(str.isalpha, word)) else "number"
+    elif word.isupper():
+        name = "initial" if sum(map(str.isalpha, word)) == 1 else "upper"
+    elif word.istitle():
+        name = "capitalized"
+    elif any(map(str.isupper, word)):
+        name = "mixed"
+    else:
+        name = "lower" if any(map(str.isalpha, word)) else "symbol"
+    return _SHAPE_INDEX[name]
 
 
 def _separate_words(tokenizer: PreTrainedTokenizerBase) -> None:
