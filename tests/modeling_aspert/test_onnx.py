@@ -22,7 +22,7 @@ from modeling_aspert.onnx_model import AspertOnnxModel
 
 PAPER: dict = {}
 SPERT = {"attentional_contribution": False, "span_classifier": "linear"}
-BEST = {"span_boundaries": True, "relation_classifier": "mlp", "relation_entity_types": True}
+BEST = {"word_shapes": True, "span_boundaries": True, "relation_classifier": "mlp", "relation_entity_types": True}
 MAXIMA = {
     "contribution_pooling": "max",
     "contribution_direction": "both",
