@@ -84,8 +84,8 @@ def measure(arguments: argparse.Namespace, **case: Any) -> dict[str, Any]:
     """Run one case in a process of its own.
 
     Args:
-        case: ``side`` (ours, spert or encoder), ``length`` (None for the test split itself), ``batch``, ``entities`` (a number a sentence, or "all")
-            and ``relations`` ("few" or "untrained").
+        case: ``side`` (ours, spert or encoder), ``length`` (None for the test split itself), ``batch``, ``entities`` (a number a
+            sentence, or "all") and ``relations`` ("few" or "untrained").
 
     Returns:
         The case with ``resting_mib``, ``peak_mib``, ``above_mib``, ``seconds`` and ``stages``; or with ``failed``.

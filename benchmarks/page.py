@@ -2,8 +2,8 @@
 
     python benchmarks/page.py [--check]
 
-A block between `<!-- begin NAME -->` and `<!-- end NAME -->` holds what benchmarks/results/NAME says; a file that is not
-there leaves the command that would make it.
+A block between `<!-- begin NAME -->` and `<!-- end NAME -->` holds what benchmarks/results/NAME says; a file that is
+not there leaves the command that would make it.
 """
 
 from __future__ import annotations

@@ -48,7 +48,7 @@ def summary(values: Sequence[float]) -> dict[str, float]:
 
 
 def speed_ratio(ours: Sequence[float], other: Sequence[float]) -> dict[str, float]:
-    """How many times the other's speed ours is, from seconds of the same rounds: median and extremes over the rounds."""
+    """How many times the other's speed ours is, from seconds of the same rounds: median and extremes over them."""
     if len(ours) != len(other):
         raise ValueError(f"{len(ours)} and {len(other)} rounds cannot be compared")
     return summary([theirs / mine for mine, theirs in zip(ours, other)])

@@ -1,8 +1,9 @@
 """The attentional contribution degree (Algorithms 1 and 2 of the paper) of many spans at O(C) each.
 
 The gate does not depend on the span, so all spans of a sentence share one gated attention map and the prefix sums
-(or running maxima) over its rows and over the band around its diagonal. Notation: B sentences, S spans, n sub-words, L layers, H heads, C = L * H channels
-ordered layer * H + head.
+(or running maxima) over its rows and over the band around its diagonal.
+
+Notation: B sentences, S spans, n sub-words, L layers, H heads, C = L * H channels ordered layer * H + head.
 """
 
 from __future__ import annotations
@@ -74,7 +75,8 @@ def attentional_contribution(
     if not special_tokens:
         if special_tokens_mask is None:
             raise ValueError(
-                "contribution_special_tokens=False needs special_tokens_mask [B, n] in the batch; AspertDataCollator adds it"
+                "contribution_special_tokens=False needs special_tokens_mask [B, n] in the batch; AspertDataCollator "
+                "adds it"
             )
         other = real & ~special_tokens_mask.bool()
     starts, ends = spans[..., 0].long(), spans[..., 1].long()

@@ -76,7 +76,7 @@ def _thresholds(values: list[str] | None, config: AspertConfig) -> float | dict[
 
 
 def _run(extractor: Extractor, records: Iterable[InputRecord], as_words: bool) -> Iterator[dict[str, Any]]:
-    """Predicted records in the order of the input: word records for words where ``as_words``, else character records."""
+    """Predicted records in the order of the input: of words where ``as_words``, else of characters."""
     stream = iter(records)
     while chunk := list(itertools.islice(stream, CHUNK_INPUTS)):
         words = [record for record in chunk if as_words and record.tokens is not None]

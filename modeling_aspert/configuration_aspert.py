@@ -207,9 +207,16 @@ class AspertConfig(PretrainedConfig):
 
     def check(self) -> None:
         """Raise ValueError, naming field, value and mend, unless every field is valid."""
-        for name in ("attentional_contribution", "contribution_special_tokens", "relation_contribution"):
-            self._check(name, isinstance(getattr(self, name), bool), "true or false")
-        for name in ("word_shapes", "width_embedding", "relation_none_class", "span_boundaries", "relation_entity_types"):
+        for name in (
+            "word_shapes",
+            "attentional_contribution",
+            "contribution_special_tokens",
+            "relation_contribution",
+            "span_boundaries",
+            "width_embedding",
+            "relation_entity_types",
+            "relation_none_class",
+        ):
             self._check(name, isinstance(getattr(self, name), bool), "true or false")
         for name in ("max_span_width", "span_classifier_size", "width_embedding_size", "relation_classifier_size"):
             value = getattr(self, name)

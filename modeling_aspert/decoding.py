@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,8 +21,6 @@ logger = logging.getLogger(__name__)
 MAX_RELATIONS = 2**20
 # Relation logits looked at together; bounds memory, does not change results.
 CHUNK_VALUES = 2**22
-# Share of overlapping entities in annotated data up to which `learn_constraints` lets a model predict none.
-MOST_OVERLAPS = 0.0
 
 
 @dataclass
@@ -209,19 +208,18 @@ def _joined_types(records: Iterable[Mapping[str, Any]]) -> dict[str, list[list[s
 
 def learn_constraints(records: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     """Fields of :class:`AspertConfig` that keep a model to what annotated records show: the head and tail types of
-    each relation, and entities that do not overlap where (almost) none do."""
+    each relation, and entities that do not overlap where none do."""
     records = list(records)
-    overlapping = total = 0
-    for record in records:
-        last = 0
-        for start, end in sorted({(entity["start"], entity["end"]) for entity in record["entities"]}):
-            overlapping += start < last
-            total += 1
-            last = max(last, end)
-    flat = overlapping <= MOST_OVERLAPS * total
+    overlap = any(
+        end > start
+        for record in records
+        for (_, end), (start, _) in itertools.pairwise(
+            sorted({(entity["start"], entity["end"]) for entity in record["entities"]})
+        )
+    )
     return {
         "relation_type_constraints": _joined_types(records),
-        "entity_overlap": "flat" if flat else "allow",
+        "entity_overlap": "allow" if overlap else "flat",
     }
 
 

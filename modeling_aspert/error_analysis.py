@@ -3,8 +3,8 @@
 Every gold item and every prediction belongs to exactly one outcome. Each is paired at most once, in this order:
 
 entities
-    ``correct``: same span, same type. ``wrong_type``: same span, other type. ``wrong_boundary``: overlapping spans, same
-    type (the pairs with the largest overlap first). What remains is ``missed`` (gold) or ``invented`` (predicted).
+    ``correct``: same span, same type. ``wrong_type``: same span, other type. ``wrong_boundary``: overlapping spans,
+    same type (the pairs with the largest overlap first). What remains is ``missed`` (gold) or ``invented`` (predicted).
 relations
     ``correct``: type, both spans and both entity types agree (RE strict). ``wrong_entity``: same type and spans, but
     another entity type. ``wrong_type``: same spans, other type. ``wrong_entity`` again: same type, and both arguments

@@ -1,6 +1,7 @@
 """The scores of joint entity and relation extraction as an ``evaluate`` metric.
 
-From the package: ``JointExtractionMetric()``. By path, from anywhere: ``evaluate.load("…/modeling_aspert/metrics.py")``.
+From the package: ``JointExtractionMetric()``. By path, from anywhere:
+``evaluate.load("…/modeling_aspert/metrics.py")``.
 ``evaluate`` reads the imports below with a regular expression: one module a line, no comment behind it.
 """
 

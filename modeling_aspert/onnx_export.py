@@ -1,7 +1,8 @@
 """A saved model as two ONNX graphs, for inference without the network's code; needs the extra `onnx`.
 
 spans.onnx: input_ids, attention_mask [B, n], spans [B, S, 2], span_widths [B, S] and, where the model needs them,
-word_shapes and special_tokens_mask [B, n] and offsets [W] (0 to W - 1, W at least the widest span in sub-words and at least 2)
+word_shapes and special_tokens_mask [B, n] and offsets [W] (0 to W - 1, W at least the widest span in sub-words and
+at least 2)
 -> span_logits [B, S, T_e + 1], representation [B, S, E] and table [K, B, n, d].
 
 relations.onnx: that table, the representations entities [N, E] of the spans between which relations are looked for,

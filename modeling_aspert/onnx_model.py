@@ -86,7 +86,8 @@ class AspertOnnxModel:
         """Scores of candidate spans and pairs, without a loss: see :meth:`AspertForJointExtraction.forward`.
 
         Raises:
-            ValueError: an input longer than the export allows, or no special_tokens_mask or word_shapes where they are needed.
+            ValueError: an input longer than the export allows, or no special_tokens_mask or word_shapes where they are
+                needed.
         """
         if input_ids.shape[1] > self._longest:
             raise ValueError(f"{input_ids.shape[1]} sub-words are more than the export's {self._longest}: use windows")

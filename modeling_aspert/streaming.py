@@ -1,7 +1,8 @@
 """Streams of inputs from files of many kinds, and an output that can be resumed after a kill.
 
 Memory does not grow with the size of the input (but for a JSON list, which is loaded whole). Nothing is skipped in
-silence: each line is a record or an `InputError`, one sentence with file and line; blank lines of JSONL and CSV are none.
+silence: each line is a record or an `InputError`, one sentence with file and line; blank lines of JSONL and CSV are
+none.
 """
 
 from __future__ import annotations
@@ -149,8 +150,8 @@ def _decode(data: bytes, path: str, line: int) -> str:
     except UnicodeDecodeError as error:
         before = data[: error.start]
         raise InputError(
-            f"{path}, line {line + before.count(10)}: byte {error.start - before.rfind(10)} (0x{data[error.start]:02x}) "
-            "is not UTF-8, convert the file to UTF-8"
+            f"{path}, line {line + before.count(10)}: byte {error.start - before.rfind(10)} "
+            f"(0x{data[error.start]:02x}) is not UTF-8, convert the file to UTF-8"
         ) from error
 
 

@@ -284,8 +284,8 @@ class AspertTrainer(Trainer):
             super()._save_checkpoint(model, trial)
         except (SafetensorError, RuntimeError) as error:
             raise OSError(
-                f"a checkpoint could not be written to {self.args.output_dir} ({error}): is the disk full? Make room and "
-                "go on with --resume_from_checkpoint true"
+                f"a checkpoint could not be written to {self.args.output_dir} ({error}): is the disk full? Make room "
+                "and go on with --resume_from_checkpoint true"
             ) from error
 
     # -- evaluation ---------------------------------------------------------------------------------------------
