@@ -11,6 +11,7 @@ import importlib.util
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -171,6 +172,12 @@ class AspertPreTrainedModel(PreTrainedModel):
             # the pre-trained encoder starts as it is
             nn.init.zeros_(module.weight)
 
+    def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> nn.Embedding:
+        """As every model's; the encoder's own configuration, which a reload builds it from, learns the size too."""
+        embeddings = super().resize_token_embeddings(*args, **kwargs)
+        self.config.encoder_config.vocab_size = embeddings.num_embeddings
+        return embeddings
+
     def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:
         """As every model's, with the code of the "joint-extraction" pipeline beside the model's own."""
         # the import also makes transformers copy pipeline.py, which it finds by its relative imports
@@ -244,6 +251,9 @@ class AspertForJointExtraction(AspertPreTrainedModel):
         encoder = _safetensors_only(
             AutoModel.from_pretrained, name_or_path, dtype=torch.float32, attn_implementation=_attention_for(config)
         )
+        if Path(name_or_path).is_dir():
+            # a path of this machine is nobody's business
+            encoder.config.name_or_path = ""
         model = cls(AspertConfig.from_preset(preset, **{**fields, "encoder_config": encoder.config}))
         _remove_pooler(encoder)
         model.encoder = encoder

@@ -159,6 +159,18 @@ def test_from_encoder_pretrained(tmp_path, family, caplog):
 
     model.save_pretrained(tmp_path / "joint")
     assert_equal_outputs(model, AspertForJointExtraction.from_pretrained(tmp_path / "joint"), batch)
+    for file in (tmp_path / "joint").glob("*.json"):
+        assert str(tmp_path) not in file.read_text(encoding="utf-8")
+
+
+def test_a_resized_vocabulary_is_saved(tmp_path):
+    model = tiny.make_model()
+    size = model.get_input_embeddings().num_embeddings
+    model.resize_token_embeddings(size + 3)
+    model.save_pretrained(tmp_path)
+    loaded = AspertForJointExtraction.from_pretrained(tmp_path)
+    assert loaded.get_input_embeddings().num_embeddings == size + 3
+    assert_equal_outputs(model, loaded, tiny.make_batch(model.config))
 
 
 def test_presets_of_from_encoder_pretrained(tmp_path):
