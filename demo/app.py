@@ -9,7 +9,7 @@ from modeling_aspert import AspertForJointExtraction, AspertProcessor, Extractor
 from modeling_aspert.demo import launch
 
 MODEL = os.environ.get("ASPERT_MODEL")
-# Hugging Face sets SPACE_ID; there its proxy stands before the container, which must listen on all addresses.
+# Hugging Face sets SPACE_ID; there its proxy stands before the app, which must listen on all addresses.
 HOST = "0.0.0.0" if os.environ.get("SPACE_ID") else "127.0.0.1"
 EXAMPLE = "Marta Kowalski was born in Gdansk. She founded Baltic Robotics."
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import csv
 import http.client
-import io
 import json
 import os
 import re
@@ -15,27 +15,85 @@ import socket
 import subprocess
 import sys
 import threading
-import time
-from collections import Counter
+import types
 from html import unescape
-from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
+from gradio_client import Client
+from gradio_client.exceptions import AppError
+from selenium.webdriver.support.ui import WebDriverWait
 from tiny import make_model, make_processor
 
+import aspert_cli
 from modeling_aspert import ExtractionOptions, Extractor, demo
-from modeling_aspert.demo import DemoServer, build_app
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = "Ada Lovelace worked for Analytical Engines in London. \U0001f98a Marie married Pierre in Paris."
 # an untrained model finds entities everywhere
 OPTIONS = ExtractionOptions(relation_threshold=0.3, entity_threshold=0.85)
 HOSTILE = (
-    "=1+1 <script>window.hacked = 1</script> </script><img src=x onerror=window.hacked=2> \ud800 \u202e\u2028 Ada"
+    "=1+1 <script>window.hacked=1</script></script><img src=x onerror=window.hacked=2>${window.hacked=5}\u202e Ada"
 )
+
+
+def ask(port, *given, **options):
+    """What `/extract` answers: the drawing's page and sentences, the rows of both tables, the three files."""
+    client = Client(f"http://127.0.0.1:{port}/", verbose=False, download_files=os.environ["GRADIO_TEMP_DIR"])
+    frame, *tables, jsonl, entities, relations = client.predict(*given, **options, api_name="/extract")
+    page = unescape(re.fullmatch(r'<iframe srcdoc="([^"]*)" sandbox="allow-scripts" [^<]*></iframe>', frame)[1])
+    data = re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)[1]
+    answer = types.SimpleNamespace(page=page, entities=tables[0]["data"], relations=tables[1]["data"])
+    answer.sentences = json.loads(data)["sentences"]
+    answer.record = json.loads(Path(jsonl).read_text(encoding="utf-8"))
+    answer.csv = [list(csv.DictReader(open(path, encoding="utf-8", newline=""))) for path in (entities, relations)]
+    return answer
+
+
+def request(port, method, path, body=None, **headers):
+    """Status, headers and content, without Gradio's client."""
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=300)) as connection:
+        connection.request(method, path, body, {name.replace("_", "-"): value for name, value in headers.items()})
+        response = connection.getresponse()
+        return response.status, response.headers, response.read().decode()
+
+
+def join(port, session, *data, kind="application/json"):
+    """Puts a request in the queue; returns status and content."""
+    body = json.dumps({"data": data, "fn_index": 0, "session_hash": session})
+    status, _, content = request(port, "POST", "/gradio_api/queue/join", body, Content_Type=kind)
+    return status, content
+
+
+def outcome(port, session):
+    """What came of a request that was put in the queue."""
+    lines = request(port, "GET", f"/gradio_api/queue/data?session_hash={session}")[2].splitlines()
+    messages = [json.loads(line.removeprefix("data: ")) for line in lines if line]
+    return next(message for message in messages if message["msg"] == "process_completed")
+
+
+@contextlib.contextmanager
+def serving(extractor, host="127.0.0.1", **settings):
+    server, listener = demo.make_server(extractor, host, **settings), socket.create_server((host, 0))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    thread.start()
+    try:
+        yield listener.getsockname()[1]
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def environment(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GRADIO_TEMP_DIR", str(tmp_path_factory.mktemp("gradio")))
+        # the client, unlike the demo, would ask the Hub
+        patch.setenv("GRADIO_ANALYTICS_ENABLED", "False")
+        patch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -43,599 +101,299 @@ def extractor():
     return Extractor(make_model(), make_processor(), OPTIONS)
 
 
-@contextlib.contextmanager
-def serving(extractor, **settings):
-    server = DemoServer(build_app(extractor, **settings), port=0)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield server
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
-
-
 @pytest.fixture(scope="module")
 def server(extractor):
-    with serving(extractor) as running:
-        yield running
-
-
-def ask(server, body=None, method="POST", path="/extract", timeout=120, **headers):
-    """Status, headers and content; a dictionary is sent as JSON."""
-    connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=timeout)
-    try:
-        if isinstance(body, dict):
-            body = json.dumps(body)
-            headers = {"Content-Type": "application/json", **headers}
-        connection.request(method, path, body, headers)
-        response = connection.getresponse()
-        content = response.read()
-        is_json = response.headers.get_content_type() == "application/json"
-        return response.status, response.headers, json.loads(content) if is_json else content.decode()
-    finally:
-        connection.close()
-
-
-def drawn(page):
-    return json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)[1])
-
-
-class Gate:
-    """Stands in for the extractor's work: holds it until opened, and counts."""
-
-    def __init__(self, monkeypatch):
-        self.opened, self.reached = threading.Event(), threading.Event()
-        self.now = self.most = self.total = 0
-        lock, extract = threading.Lock(), Extractor.extract
-
-        def held(extractor, inputs):
-            with lock:
-                self.now, self.total = self.now + 1, self.total + 1
-                self.most = max(self.most, self.now)
-            self.reached.set()
-            assert self.opened.wait(120)
-            try:
-                yield from extract(extractor, inputs)
-            finally:
-                self.now -= 1
-
-        monkeypatch.setattr(demo.Extractor, "extract", held)
-
-
-# -- answers ----------------------------------------------------------------------------------------------------------
+    with serving(extractor) as port:
+        yield port
 
 
 def test_the_answer_is_the_extractors(server, extractor):
-    status, headers, answer = ask(server, {"text": TEXT})
-    [record] = extractor.extract([TEXT])
-    assert status == 200 and answer["record"] == record
-    assert record["entities"] and record["relations"], "the tiny model finds nothing: choose another text"
-    assert json.loads(answer["files"]["prediction.jsonl"]) == record
-    entities = list(csv.DictReader(io.StringIO(answer["files"]["entities.csv"])))
-    relations = list(csv.DictReader(io.StringIO(answer["files"]["relations.csv"])))
-    assert [row["text"] for row in entities] == [entity["text"] for entity in record["entities"]]
-    assert [(row["type"], int(row["head"]), int(row["tail"])) for row in relations] == [
-        (relation["type"], relation["head"], relation["tail"]) for relation in record["relations"]
-    ]
-    assert set(answer["files"]) == {"prediction.jsonl", "entities.csv", "relations.csv"}
-
-
-def test_the_drawing_has_every_sentence_entity_and_relation(server):
-    answer = ask(server, {"text": TEXT})[2]
-    record, sentences = answer["record"], drawn(answer["page"])["sentences"]
-    assert [sentence["text"] for sentence in sentences] == [TEXT[:53], TEXT[54:]]
-    # the drawing counts in UTF-16
-    texts = [sentence["text"].encode("utf-16-le") for sentence in sentences]
-    entities = [
-        [
-            (entity["type"], text[2 * entity["start"] : 2 * entity["end"]].decode("utf-16-le"))
-            for entity in s["entities"]
-        ]
-        for s, text in zip(sentences, texts)
-    ]
-    assert sum(entities, []) == [(entity["type"], entity["text"]) for entity in record["entities"]]
-    assert all(entities)
-    relations = [
-        (relation["type"], found[relation["head"]], found[relation["tail"]])
-        for sentence, found in zip(sentences, entities)
-        for relation in sentence["relations"]
-    ]
-    ends = [(entity["type"], entity["text"]) for entity in record["entities"]]
-    assert relations == [(r["type"], ends[r["head"]], ends[r["tail"]]) for r in record["relations"]]
+    answer, [record] = ask(server, TEXT), extractor.extract([TEXT])
+    entities, relations = record["entities"], record["relations"]
+    assert answer.record == record
+    assert entities and relations, "the tiny model finds nothing: choose another text"
+    assert answer.entities == [[e["text"], e["type"], e["start"], e["end"], round(e["score"], 3)] for e in entities]
+    ends = [entity["text"] for entity in entities]
+    wanted = [[ends[r["head"]], r["type"], ends[r["tail"]], round(r["score"], 3)] for r in relations]
+    assert answer.relations == sorted(wanted, key=lambda row: -row[-1])
+    assert [row["text"] for row in answer.csv[0]] == ends
+    assert [[row["head_text"], row["type"], row["tail_text"]] for row in answer.csv[1]] == [row[:3] for row in wanted]
+    # the drawing has every sentence, entity and relation, and counts in UTF-16
+    assert [sentence["text"] for sentence in answer.sentences] == [TEXT[:53], TEXT[54:]]
+    texts, drawn = [], []
+    for sentence in answer.sentences:
+        units = sentence["text"].encode("utf-16-le")
+        found = [units[2 * e["start"] : 2 * e["end"]].decode("utf-16-le") for e in sentence["entities"]]
+        drawn += [[found[r["head"]], r["type"], found[r["tail"]]] for r in sentence["relations"]]
+        texts += found
+    assert texts == ends and drawn == [row[:3] for row in wanted]
 
 
 def test_options_of_a_request(server, extractor):
     [usual] = extractor.extract([TEXT])
-    none = {"relation_threshold": None, "entity_threshold": None, "overlap": None}
-    assert ask(server, {"text": TEXT, **none})[2]["record"] == usual
-    assert ask(server, {"text": TEXT, "entity_threshold": 1})[2]["record"]["entities"] == []
-    strict = ask(server, {"text": TEXT, "relation_threshold": 0.9})[2]["record"]["relations"]
+    assert ask(server, TEXT, entity_threshold=1).entities == []
+    strict = ask(server, TEXT, relation_threshold=0.9).relations
     assert [r["score"] >= 0.9 for r in usual["relations"]].count(True) == len(strict) < len(usual["relations"])
-    flat = ask(server, {"text": TEXT, "overlap": "flat"})[2]["record"]["entities"]
+    flat = ask(server, TEXT, overlap="flat").record["entities"]
     assert all(one["end"] <= two["start"] for one, two in zip(flat, flat[1:]))
-    assert extractor.options == OPTIONS
+    assert extractor.options == OPTIONS and ask(server, TEXT).record == usual
 
 
-def test_the_page_shows_what_the_extractor_starts_from(extractor):
-    options = ExtractionOptions(relation_threshold=0.25, entity_threshold=0.5, overlap="flat")
-    page, _ = build_app(Extractor(extractor.model, extractor.processor, options), example="A & <b>").page()
-    page = page.decode()
-    assert '<output id="relation-value" for="relation">0.25</output>' in page and 'value="0.25"' in page
-    assert '<output id="entity-value" for="entity">0.50</output>' in page and " checked>" in page
-    assert "A &amp; &lt;b&gt;</textarea>" in page and "married-to" in page and 'data-limit="20000"' in page
-    options = ExtractionOptions(relation_threshold={"lives-in": 0.1})
-    page, _ = build_app(Extractor(extractor.model, extractor.processor, options)).page()
-    assert '<output id="relation-value" for="relation">by type</output>' in page.decode()
+def test_the_page_starts_from_the_extractors_options(extractor):
+    def shown(**options):
+        changed = Extractor(extractor.model, extractor.processor, ExtractionOptions(**options))
+        components = demo.build_app(changed, example="A & <b>").get_config_file()["components"]
+        return [item["props"]["value"] for item in components if item["type"] in ("textbox", "slider", "radio")]
+
+    options = {"relation_threshold": 0.25, "entity_threshold": 0.5, "overlap": "flat"}
+    assert shown(**options) == ["A & <b>", 0.5, 0.25, "flat"]
+    assert shown(**options | {"relation_threshold": {"lives-in": 0.1}}) == ["A & <b>", 0.5, "flat"]
+    for settings in ({"waiting": 0}, {"time_limit": 0}, {"time_limit": float("nan")}):
+        with pytest.raises(ValueError, match="waiting = .* time_limit = "):
+            demo.build_app(extractor, **settings)
 
 
-@pytest.mark.parametrize(("waiting", "time_limit"), [(-1, 1), (1, 0), (1, float("nan"))])
-def test_settings_out_of_range(extractor, waiting, time_limit):
-    with pytest.raises(ValueError, match="waiting = .* time_limit = "):
-        build_app(extractor, waiting=waiting, time_limit=time_limit)
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"text": "a" * 20_001}, "The text has 20,001 characters; the demo takes at most 20,000 characters. Shorten"),
+        ({"text": " \n\u2003"}, "The text is empty."),
+        ({"entity_threshold": 2}, "entity_threshold = 2 is not valid: it must be a number in [0, 1]"),
+        ({"relation_threshold": "0.5"}, "A threshold is not a number."),
+        ({"overlap": "<b>"}, "overlap = '&lt;b&gt;' is not valid: it must be allow or flat"),
+    ],
+)
+def test_what_is_refused_before_the_model_sees_it(server, monkeypatch, given, message):
+    monkeypatch.setattr(demo.Extractor, "extract", None)
+    with pytest.raises(AppError) as refusal:
+        ask(server, **{"text": "a", **given})
+    assert str(refusal.value).startswith(message)
 
 
-# -- limits -----------------------------------------------------------------------------------------------------------
-
-
-def test_too_long_texts_are_refused_before_the_model_sees_them(server, monkeypatch):
-    message = "The text has 20,001 characters; the demo takes at most 20,000 characters. Shorten the text, or use"
-    with monkeypatch.context() as patch:
-        patch.setattr(demo.Extractor, "extract", None)
-        status, _, answer = ask(server, {"text": "a" * 20_001})
-        assert status == 413 and answer["error"].startswith(message)
-        status, _, answer = ask(server, {"text": "a" * 5_000_000})
-        assert status == 413 and "5,000,012 bytes; the demo takes at most 20,000 characters" in answer["error"]
-    # 12 bytes each
-    status, _, answer = ask(server, {"text": "\U0001d49c" * 20_000})
-    assert status == 200 and len(answer["record"]["text"]) == 20_000
-    assert ask(server, {"text": "\U0001f98a" * 20_001})[0] == 413
-
-
-def test_too_much_to_draw_is_refused(server, monkeypatch):
+def test_the_longest_text_fits_and_too_much_to_draw_is_refused(server, monkeypatch):
+    text = "\U0001d49c" * 19_999 + "\ud800"  # 12 bytes each, as JSON; half a character is replaced
+    assert join(server, "long", text, "allow", 1, 1)[0] == 200
+    answer = outcome(server, "long")
+    assert answer["success"] and r"\ud835\udc9c\ufffd" in answer["output"]["data"][0]
     monkeypatch.setattr(demo, "MAX_ITEMS", 1)
-    status, _, answer = ask(server, {"text": TEXT})
-    assert status == 422 and re.match(
-        r"The model finds \d+ entities in this text, more than the 1 that", answer["error"]
-    )
+    with pytest.raises(AppError, match=r"The model finds \d+ entities in this text, more than the 1 that"):
+        ask(server, TEXT)
 
 
-@pytest.mark.parametrize(
-    ("body", "status", "message"),
-    [
-        (b"{", 400, "not valid JSON"),
-        (b"\xff\xfe", 400, "not valid JSON"),
-        (b"[" * 100_000, 400, "not valid JSON"),
-        (b"[]", 400, "must be a JSON object"),
-        ({"text": 1}, 400, "must be a JSON object with a string `text`"),
-        ({"text": " \n\u2003"}, 400, "The text is empty"),
-        (
-            {"text": "a", "entity_threshold": 2},
-            400,
-            "entity_threshold = 2 is not valid: it must be a number in [0, 1]",
-        ),
-        ({"text": "a", "relation_threshold": float("nan")}, 400, "relation_threshold = nan is not valid"),
-        (
-            {"text": "a", "relation_threshold": "0.5"},
-            400,
-            "field 'relation_threshold' is unknown or has the wrong type",
-        ),
-        ({"text": "a", "relation_threshold": True}, 400, "field 'relation_threshold'"),
-        ({"text": "a", "overlap": "some"}, 400, "overlap = 'some' is not valid: it must be allow or flat"),
-        ({"text": "a", "batch_size": 10**6}, 400, "field 'batch_size' is unknown"),
-    ],
-)
-def test_malformed_requests(server, body, status, message):
-    got, headers, answer = ask(server, body, **{"Content-Type": "application/json"})
-    assert got == status and message in answer["error"]
-    assert (
-        headers["X-Content-Type-Options"] == "nosniff" and headers["Content-Security-Policy"] == "default-src 'none'"
-    )
-
-
-def test_only_this_page_of_this_machine_may_ask(server):
-    body = json.dumps({"text": TEXT})
-    assert ask(server, body, **{"Content-Type": "text/plain"})[0] == 415
-    assert ask(server, body)[0] == 415
-    assert ask(server, None, "OPTIONS", Origin="https://evil.example")[0] == 501
-    for host in ("evil.example", f"evil.example:{server.server_port}", "127.0.0.1.evil.example", "localhost.", ""):
-        status, _, answer = ask(server, None, "GET", "/", Host=host)
-        assert status == 403 and "http://127.0.0.1:" in answer["error"]
-    for host in ("localhost", "LOCALHOST:1234", "[::1]:80", "127.0.0.1"):
-        assert ask(server, None, "GET", "/", Host=host)[0] == 200
-
-
-def test_other_paths_and_methods(server):
-    assert ask(server, None, "GET", "/../setup.cfg")[0] == 404
-    assert ask(server, None, "GET", "/extract")[0] == 404
-    assert ask(server, {"text": "a"}, path="/")[0] == 404
-    assert ask(server, None, "DELETE", "/")[0] == 501
-    status, headers, content = ask(server, None, "HEAD", "/?x=1")
-    assert status == 200 and content == "" and int(headers["Content-Length"]) > 5000
-
-
-@pytest.mark.parametrize(
-    ("lines", "status"),
-    [
-        ("Content-Type: application/json\r\n\r\n", 411),
-        ("Content-Type: application/json\r\nContent-Length: -5\r\n\r\n", 411),
-        ("Content-Type: application/json\r\nContent-Length: 99\r\n\r\n{", 400),
-        ("Content-Type: application/json\r\nContent-Length: 999999999999\r\n\r\n{", 413),
-        ("X: y\r\n" * 101 + "\r\n", 431),
-    ],
-)
-def test_raw_requests(server, lines, status):
-    with socket.create_connection(("127.0.0.1", server.server_port), timeout=60) as connection:
-        connection.sendall(f"POST /extract HTTP/1.1\r\nHost: localhost\r\n{lines}".encode())
-        connection.shutdown(socket.SHUT_WR)
-        assert connection.makefile("rb").readline().split()[1] == str(status).encode()
-
-
-# -- load -------------------------------------------------------------------------------------------------------------
+def test_only_what_the_page_needs_is_open(server):
+    headers = request(server, "GET", "/")[1]
+    assert re.match("default-src 'self';.* frame-ancestors 'none'", headers["Content-Security-Policy"])
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    config = json.loads(request(server, "GET", "/config")[2])
+    assert [endpoint["api_name"] for endpoint in config["dependencies"]] == ["extract"]
+    for path in ("upload", "run/extract", "api/extract", "call/extract", "component_server", "vibe-edit"):
+        assert request(server, "POST", f"/gradio_api/{path}", "{}", Content_Type="application/json")[0] == 404
+    for path in ("file=https://192.0.2.1/", "proxy=https://192.0.2.1/", f"file={ROOT}/setup.cfg", "deep_link"):
+        assert request(server, "GET", f"/gradio_api/{path}")[0] in (403, 404)
+    assert join(server, "large", "a" * demo.MAX_BODY)[0] == 413
+    assert join(server, "form", TEXT, kind="text/plain")[0] == 422
+    for host in ("evil.example", f"evil.example:{server}", "127.0.0.1.evil.example", ""):
+        assert request(server, "GET", "/", Host=host)[0] == 400
+    assert request(server, "GET", "/", Host=f"localhost:{server}")[0] == 200
+    assert "Access-Control-Allow-Origin" not in request(server, "GET", "/config", Origin="https://evil.example")[1]
 
 
 def test_fifty_clients_are_answered_or_refused(extractor, monkeypatch):
-    gate = Gate(monkeypatch)
-    results, lock, start = [], threading.Lock(), threading.Barrier(50)
-    with serving(extractor, waiting=8, time_limit=120) as server:
+    opened, reached, lock, extract = threading.Event(), threading.Event(), threading.Lock(), Extractor.extract
 
-        def client():
-            start.wait()
-            status, headers, answer = ask(server, {"text": TEXT})
-            with lock:
-                results.append((status, headers.get("Retry-After"), answer))
+    def held(extractor, inputs):
+        reached.set()
+        assert opened.wait(300) and lock.acquire(blocking=False), "two texts are worked on at a time"
+        records = list(extract(extractor, inputs))
+        lock.release()
+        return iter(records)
 
-        threads = [threading.Thread(target=client) for _ in range(50)]
-        for thread in threads:
-            thread.start()
-        deadline = time.monotonic() + 60
-        while len(results) < 41 and time.monotonic() < deadline:
-            time.sleep(0.02)
-        # all that will be refused are, while the first is still being worked on
-        assert Counter(status for status, *_ in results) == {503: 41} and gate.total == 1
-        message = "Too many requests: 9 are being worked on. Try again in a few seconds."
-        assert all(again == "5" and answer == {"error": message} for _, again, answer in results)
-        gate.opened.set()
-        for thread in threads:
-            thread.join(120)
-        assert Counter(status for status, *_ in results) == {503: 41, 200: 9}
-        [record] = extractor.extract([TEXT])
-        assert all(answer["record"] == record for status, _, answer in results if status == 200)
-        assert gate.most == 1 and gate.total == 9 + 1
-        # and it is free again
-        assert ask(server, {"text": TEXT})[0] == 200
-        assert threading.active_count() < 20
+    monkeypatch.setattr(demo.Extractor, "extract", held)
+    with serving(extractor) as port, concurrent.futures.ThreadPoolExecutor(49) as pool:
+        joined = [join(port, "client0", TEXT, "allow", 0.85, 0.3)]
+        assert reached.wait(120)
+        joined += pool.map(lambda number: join(port, f"client{number}", TEXT, "allow", 0.85, 0.3), range(1, 50))
+        assert sorted(status for status, _ in joined) == 9 * [200] + 41 * [503]
+        assert all("Queue is full" in content for status, content in joined if status == 503)
+        opened.set()
+        accepted = [number for number, (status, _) in enumerate(joined) if status == 200]
+        answers = [outcome(port, f"client{number}")["output"]["data"][1]["data"] for number in accepted]
+        assert answers == 9 * [ask(port, TEXT).entities]
 
 
-def test_time_limit_stops_the_work(extractor, monkeypatch):
-    extract, stopped = Extractor.extract, []
+def test_slow_and_failing_models_are_told(extractor, monkeypatch, caplog, capfd):
+    extract, clock, started = Extractor.extract, types.SimpleNamespace(now=0.0, step=0.5), threading.Event()
 
-    def endless(extractor, inputs):
-        if inputs != ["endless"]:
-            yield from extract(extractor, inputs)
-            return
-        try:
-            while True:
-                torch.zeros(1).add(1)
-        except TimeoutError:
-            stopped.append(time.monotonic())
-            raise
-
-    monkeypatch.setattr(demo.Extractor, "extract", endless)
-    with serving(extractor, waiting=1, time_limit=1.5) as server:
-        start = time.monotonic()
-        waiting = threading.Thread(target=lambda: statuses.append(ask(server, {"text": "endless"})[0]))
-        statuses = []
-        waiting.start()
-        status, _, answer = ask(server, {"text": "endless"})
-        waiting.join()
-        assert [status, *statuses] == [504, 504] and time.monotonic() - start < 20
-        assert answer["error"] == "This took longer than 1.5 seconds. Try a shorter text, or try again later."
-        server.demo.time_limit = 60
-        status, _, answer = ask(server, {"text": "Stop"})
-        assert status == 200 and answer["record"]["text"] == "Stop" and stopped
-
-
-def test_failing_models_are_told_and_the_next_request_is_answered(extractor, monkeypatch, caplog):
-    with serving(extractor, waiting=0) as server:
-        with monkeypatch.context() as patch:
-            patch.setattr(demo.Extractor, "extract", lambda *_: iter([][:1]))
-            status, _, answer = ask(server, {"text": "secret words"})
-        assert status == 500 and answer == {"error": "The model failed on this text."}
-        assert "the demo failed on a text of 12 characters" in caplog.text and "secret words" not in caplog.text
-        assert ask(server, {"text": "Stop"})[0] == 200
-
-
-def test_stopping_ends_what_runs_and_refuses_what_waits(extractor, monkeypatch):
-    def endless(extractor, inputs):
-        started.set()
-        while True:
+    def strange(extractor, inputs):
+        while inputs == ["endless"]:
+            started.set()
+            clock.now += clock.step
             torch.zeros(1).add(1)
-        yield
+        if inputs != ["failing"]:
+            yield from extract(extractor, inputs)
 
-    started = threading.Event()
-    monkeypatch.setattr(demo.Extractor, "extract", endless)
-    statuses, lock = [], threading.Lock()
-
-    def client():
-        answer = ask(server, {"text": TEXT})
-        with lock:
-            statuses.append((answer[0], answer[2].get("error")))
-
-    with serving(extractor, time_limit=60) as server:
-        threads = [threading.Thread(target=client) for _ in range(3)]
-        for thread in threads:
-            thread.start()
-        assert started.wait(60)
-        time.sleep(0.3)
-        start = time.monotonic()
-    for thread in threads:
-        thread.join(60)
-    assert statuses == [(503, "The demo is being stopped.")] * 3 and time.monotonic() - start < 20
-
-
-def test_connections_are_bounded_in_number_and_age(extractor, monkeypatch):
-    monkeypatch.setattr(demo, "MAX_CONNECTIONS", 5)
-    monkeypatch.setattr(demo, "_GRACE", 0.5)
-    with serving(extractor, time_limit=1.5) as server, contextlib.ExitStack() as opened:
-        idle = [socket.create_connection(("127.0.0.1", server.server_port), timeout=60) for _ in range(5)]
-        for connection in idle:
-            opened.enter_context(connection)
-            connection.sendall(b"POST /extract HTTP/1.0\r\nContent-")
-        time.sleep(0.3)
-        status, headers, text = ask(server, None, "GET", "/")
-        assert status == 503 and headers["Retry-After"] == "5" and text == "Too many connections. Try again.\n"
-        start = time.monotonic()
-        assert [connection.recv(100) for connection in idle] == [b""] * 5
-        assert time.monotonic() - start < 20
-        statuses = []
-        while 200 not in statuses and time.monotonic() - start < 20:
-            statuses.append(ask(server, None, "GET", "/")[0])
-        assert statuses[-1] == 200
+    monkeypatch.setattr(demo.Extractor, "extract", strange)
+    monkeypatch.setattr(demo, "time", types.SimpleNamespace(monotonic=lambda: clock.now))
+    with serving(extractor, time_limit=1.5) as port:
+        with pytest.raises(AppError, match=r"This took longer than 1\.5 seconds\. Try a shorter text, or try again"):
+            ask(port, "endless")
+        assert clock.now == 2
+        with pytest.raises(AppError, match=r"The model failed on this text\."):
+            ask(port, "failing")
+        with pytest.raises(AppError, match=r"A threshold is not a number\."):
+            ask(port, "other", entity_threshold="other")
+        assert ask(port, "other words").record["text"] == "other words"
+        # one that runs is ended with the server
+        clock.step = 0
+        started.clear()
+        join(port, "client", "endless", "allow", 1, 1)
+        assert started.wait(120)
+    assert "the demo failed on a text of 7 characters" in caplog.text
+    log = caplog.text + "".join(capfd.readouterr())
+    assert not [word for word in ("failing", "endless", "other") if word in log]
 
 
-# -- where it listens -------------------------------------------------------------------------------------------------
-
-
-def test_listens_on_loopback_only(server):
-    assert server.socket.getsockname()[0] == "127.0.0.1"
-    with contextlib.closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as probe:
-        try:
-            probe.connect(("192.0.2.1", 9))  # sends nothing; tells this machine's own address
-        except OSError:
-            return
-        address = probe.getsockname()[0]
-    if not address.startswith("127."):
-        with pytest.raises(ConnectionRefusedError):
-            socket.create_connection((address, server.server_port), timeout=5)
-
-
-def test_nothing_else_is_connected_to(extractor, monkeypatch):
-    asked = []
-
-    def connect(self, address):
-        asked.append(address)
-        return real(self, address)
-
-    real = socket.socket.connect
-    monkeypatch.setattr(socket.socket, "connect", connect)
+def test_listens_on_loopback_only_and_looks_up_no_name(extractor, monkeypatch):
+    asked, real = set(), socket.getaddrinfo  # the fixture `connections` watches over addresses
+    monkeypatch.setattr(socket, "getaddrinfo", lambda host, *given, **to: asked.add(host) or real(host, *given, **to))
     for name in ("gethostbyaddr", "gethostbyname", "getfqdn"):
-        monkeypatch.setattr(socket, name, lambda *given, name=name: asked.append((name, *given)))
-    with serving(extractor) as server:
-        assert ask(server, None, "GET", "/")[0] == 200
-        assert ask(server, {"text": TEXT})[0] == 200
-        assert asked == [("127.0.0.1", server.server_port)] * 2
+        monkeypatch.setattr(socket, name, lambda *given, name=name: asked.add((name, *given)))
+    with serving(extractor) as port:
+        assert ask(port, TEXT).entities
+    with serving(extractor, "0.0.0.0") as port:  # behind a proxy any name is right, and a frame
+        status, headers, _ = request(port, "GET", "/", Host="me-space.hf.space")
+        assert status == 200 and "frame-ancestors" not in headers["Content-Security-Policy"]
+    monkeypatch.setattr(demo._Server, "run", lambda _, sockets: asked.add(sockets[0].getsockname()[0]))
+    monkeypatch.setenv("GRADIO_TEMP_DIR", "")  # to be put back
+    demo.launch(extractor, port=0)
+    assert asked - {b"127.0.0.1"} == {"127.0.0.1"}
 
 
-def test_a_taken_port_is_named(server, extractor):
-    with pytest.raises(OSError, match=f"port {server.server_port} of 127.0.0.1 cannot be used .* choose another port"):
-        demo.launch(extractor, port=server.server_port)
-    with pytest.raises(OSError, match="port 99999 of 127.0.0.1 cannot be used"):
-        demo.launch(extractor, port=99999)
+@pytest.fixture
+def folder(tmp_path):
+    make_model().save_pretrained(tmp_path)
+    make_processor().save_pretrained(tmp_path)
+    return tmp_path
+
+
+def test_the_command_names_a_taken_port_and_what_is_not_installed(server, folder, monkeypatch, capsys):
+    for port in (server, 99_999):
+        assert aspert_cli.main(["demo", str(folder), "--port", str(port)]) == 2
+        message = f"error: port {port} of 127.0.0.1 cannot be used .*: choose another port\n"
+        assert re.fullmatch(message, capsys.readouterr().err)
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    monkeypatch.delitem(sys.modules, "modeling_aspert.demo")
+    assert aspert_cli.main(["demo", "nowhere"]) == 2
+    assert capsys.readouterr().err == "error: the demo needs Gradio: pip install 'aspert[demo]'\n"
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
-def test_the_command_outlives_a_client_that_leaves_and_ends_on_an_interrupt(tmp_path):
-    make_model().save_pretrained(tmp_path)
-    make_processor().save_pretrained(tmp_path)
-    command = [sys.executable, str(ROOT / "aspert_cli.py"), "demo", str(tmp_path), "--port", "0"]
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
+def test_the_command_ends_on_an_interrupt_and_leaves_nothing(folder):
+    (folder / "tmp").mkdir()
+    command = [sys.executable, str(ROOT / "aspert_cli.py"), "demo", str(folder), "--port", "0"]
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT), "TMPDIR": str(folder / "tmp")}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    # a test run in the background hands on that interrupts are ignored
-    pipes["preexec_fn"] = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
-    with subprocess.Popen(command, env=environment, cwd=tmp_path, **pipes) as process:
+    pipes["preexec_fn"] = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # the background ignores it
+    with subprocess.Popen(command, env=environment, cwd=folder, **pipes) as process:
         try:
             port = int(re.fullmatch(r"The demo is at http://127.0.0.1:(\d+)/ .*\n", process.stdout.readline())[1])
-            for _ in range(3):
-                with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
-                    body = json.dumps({"text": TEXT})
-                    head = f"POST /extract HTTP/1.0\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
-                    # the reply's first write meets a closed connection, its second a broken pipe
-                    connection.sendall(f"{head}\r\n\r\n{body}".encode())
-            server = type("Address", (), {"server_port": port})
-            assert ask(server, {"text": TEXT})[0] == 200
+            assert ask(port, TEXT).record["text"] == TEXT
+            [private] = (folder / "tmp").glob("aspert-demo-*")
+            assert private.stat().st_mode & 0o777 == 0o700 and list(private.glob("*/entities.csv"))
             process.send_signal(signal.SIGINT)
-            assert process.wait(120) == 0 and "Traceback" not in process.stderr.read()
+            assert process.wait(120) == 0 and process.stderr.read() == "" and not private.exists()
         finally:
             process.kill()
 
 
-def test_the_space(tmp_path, monkeypatch):
+def test_the_space(folder, monkeypatch):
     launched = []
     monkeypatch.setattr(demo, "launch", lambda extractor, **settings: launched.append((extractor, settings)))
     monkeypatch.delenv("ASPERT_MODEL", raising=False)
     with pytest.raises(SystemExit, match="set the variable ASPERT_MODEL"):
         runpy.run_path(str(ROOT / "demo" / "app.py"), run_name="__main__")
-    make_model().save_pretrained(tmp_path)
-    make_processor().save_pretrained(tmp_path)
-    monkeypatch.setenv("ASPERT_MODEL", str(tmp_path))
-    for space, host in ((None, "127.0.0.1"), ("me/space", "0.0.0.0")):
-        monkeypatch.delenv("SPACE_ID", raising=False)
-        if space:
-            monkeypatch.setenv("SPACE_ID", space)
+    monkeypatch.setenv("ASPERT_MODEL", str(folder))
+    for space, host in (("", "127.0.0.1"), ("me/space", "0.0.0.0")):
+        monkeypatch.setenv("SPACE_ID", space)
         runpy.run_path(str(ROOT / "demo" / "app.py"), run_name="__main__")
         extractor, settings = launched.pop()
         assert isinstance(extractor, Extractor) and (settings["host"], settings["port"]) == (host, 7860)
     metadata = yaml.safe_load((ROOT / "demo" / "README.md").read_text(encoding="utf-8").split("---")[1])
-    assert metadata["sdk"] == "docker" and metadata["app_port"] == 7860 and metadata["license"] == "apache-2.0"
-
-
-def test_behind_a_proxy_any_host_is_right(extractor):
-    server = DemoServer(build_app(extractor), port=0, host="0.0.0.0")
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        status, headers, _ = ask(server, None, "GET", "/", Host="me-space.hf.space")
-        assert status == 200 and "frame-ancestors" not in headers["Content-Security-Policy"]
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
-
-
-# -- hostile input ----------------------------------------------------------------------------------------------------
+    assert (metadata["sdk"], metadata["app_file"], metadata["license"]) == ("gradio", "app.py", "apache-2.0")
+    assert f"gradio=={metadata['sdk_version']}\n" in (ROOT / "constraints.txt").read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
 def hostile(extractor):
     """A model whose labels are hostile too, behind a server."""
-    model = make_model(
-        seed=4,
-        entity_types=["<script>window.hacked=3</script>", "=cmd", "'\"><img src=x onerror=window.hacked=4>"],
-        relation_types=["</script><b>", "@b"],
-        symmetric_relations=[],
-    )
-    with serving(Extractor(model, extractor.processor, OPTIONS)) as running:
-        yield running
+    entity_types = ["<script>window.hacked=3</script>", "=cmd", "'\"><img src=x onerror=window.hacked=4>"]
+    relation_types = ["</script><b>", "@b"]
+    model = make_model(seed=4, entity_types=entity_types, relation_types=relation_types, symmetric_relations=[])
+    with serving(Extractor(model, extractor.processor, OPTIONS)) as port:
+        yield port
 
 
 def test_hostile_text_and_labels_are_escaped(hostile):
-    _, headers, page = ask(hostile, None, "GET", "/")
-    assert "<script>window" not in page and "<img" not in page and "<b>" not in page
-    assert unescape(page).count("<script>window.hacked=3</script>") == 1
-    policy = headers["Content-Security-Policy"]
-    nonces = set(re.findall(r"'nonce-([\w-]+)'", policy))
-    assert len(nonces) == 1 and page.count(f'nonce="{nonces.pop()}"') == 2 and "unsafe" not in policy
-    assert ask(hostile, None, "GET", "/")[1]["Content-Security-Policy"] != policy
-    status, headers, answer = ask(hostile, {"text": HOSTILE})
-    assert status == 200 and answer["record"]["text"] == HOSTILE
-    assert headers.get_content_type() == "application/json"
-    assert "<script>window" not in answer["page"] and "<img" not in answer["page"]
-    assert drawn(answer["page"])["sentences"][0]["text"] in HOSTILE
-    cells = [cell for row in csv.reader(io.StringIO(answer["files"]["entities.csv"])) for cell in row]
-    assert any(cell.startswith("'=cmd") for cell in cells)
-    assert not any(cell.startswith(("=", "+", "@")) for cell in cells)
+    page = request(hostile, "GET", "/")[2]
+    assert "<script>window.hacked" not in page and "<img src=x" not in page and "</script><b>" not in page
+    answer = ask(hostile, HOSTILE)
+    assert answer.record["text"] == HOSTILE and answer.sentences[0]["text"] in HOSTILE
+    assert "<script>window" not in answer.page and "<img" not in answer.page
+    cells = [cell for table in answer.csv for row in table for cell in row.values()]
+    assert any(cell.startswith("'=cmd") for cell in cells) and not any(cell[:1] in {*"=+@"} for cell in cells)
 
 
-def test_log_lines_hold_no_text(server, caplog):
-    caplog.set_level("DEBUG")
-    ask(server, {"text": "secret words"})
-    ask(server, None, "GET", "/\x1b[31m".replace("\x1b", "%1b"))
-    assert "secret" not in caplog.text
-    assert issubclass(server.RequestHandlerClass, BaseHTTPRequestHandler)
+def wait(browser, script):
+    return WebDriverWait(browser, 120).until(lambda _: browser.execute_script(script))
 
 
-def wait(browser, script, seconds=60):
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        result = browser.execute_script(script)
-        if result:
-            return result
-        time.sleep(0.05)
-    raise AssertionError(f"never true: {script}")
-
-
-def open_page(browser, server, width):
+def extract_in(browser, port, width, text):
     metrics = {"width": width, "height": 1000, "deviceScaleFactor": 1, "mobile": width < 500}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-    browser.get(f"http://127.0.0.1:{server.server_port}/")
-
-
-def type_and_send(browser, text):
-    browser.execute_script(
-        "const area = document.getElementById('text'); area.value = arguments[0];"
-        "area.dispatchEvent(new Event('input')); document.getElementById('extract').click();",
-        text,
-    )
-    wait(browser, "return !document.getElementById('extract').disabled")
-    return browser.execute_script("return document.getElementById('message').textContent")
+    browser.get(f"http://127.0.0.1:{port}/")
+    button = wait(browser, "return [...document.querySelectorAll('button')].find((b) => /Extract/.test(b.innerText))")
+    script = "const [area, text, button] = [document.querySelector('textarea'), ...arguments]; area.value = text; "
+    browser.execute_script(script + "area.dispatchEvent(new Event('input')); button.click()", text, button)
 
 
 @pytest.mark.browser
 @pytest.mark.parametrize("width", [1280, 390])
-def test_in_a_browser(browser, server, extractor, width, tmp_path):
-    [record] = extractor.extract([TEXT])
-    counted = [len(record[kind]) for kind in ("entities", "relations")]
-    open_page(browser, server, width)
-    assert type_and_send(browser, TEXT) == "{:,} entities, {:,} relations.".format(*counted)
-    rows = browser.execute_script(
-        "return [...document.querySelectorAll('#relations tbody tr')].map((row) => "
-        "[...row.cells].map((cell) => [...cell.children].map((part) => part.textContent)))"
-    )
-    entities = record["entities"]
-    assert browser.execute_script(
-        "return [...document.querySelectorAll('#entities tbody tr')].map((row) => [...row.cells].map((c) => c.textContent))"
-    ) == [[e["text"], e["type"], f"{e['start']}–{e['end']}", f"{e['score']:.3f}"] for e in entities]
-    wanted = sorted(record["relations"], key=lambda relation: -relation["score"])
-    assert rows == [
-        [
-            [entities[r["head"]]["text"], entities[r["head"]]["type"]],
-            [r["type"]],
-            [entities[r["tail"]]["text"], entities[r["tail"]]["type"]],
-            [f"{r['score']:.3f}"],
-        ]
-        for r in wanted
-    ]
+def test_in_a_browser(browser, server, width, tmp_path):
+    extract_in(browser, server, width, "\U0001f98a" * 20_001)
+    shown = wait(browser, "return document.querySelector('[data-testid=toast-body]')?.innerText")
+    assert "The text has 20,001 characters; the demo takes at most 20,000 characters." in shown
+    answer = ask(server, TEXT)
+    extract_in(browser, server, width, TEXT)
+    rows = "[...document.querySelectorAll('.virtual-body')].map((body) => [...body.querySelectorAll('.virtual-row')]"
+    rows += ".map((row) => [...row.children].map((cell) => cell.innerText.trim())))"
+    entities, relations = wait(browser, f"const rows = {rows}; return rows[1]?.length && rows")
+    assert entities == [list(map(str, row)) for row in answer.entities]
+    assert relations == [list(map(str, row)) for row in answer.relations[: len(relations)]]
     assert browser.execute_script("return document.documentElement.scrollWidth <= innerWidth")
-    browser.switch_to.frame("drawing")
+    browser.switch_to.frame(browser.find_element("css selector", ".drawing iframe"))
     wait(browser, "return document.querySelectorAll('.card').length === 2 && document.querySelector('.tint')")
     assert browser.execute_script("return origin") == "null"
     browser.switch_to.default_content()
     if os.environ.get("ASPERT_SCREENSHOTS"):
         browser.save_screenshot(str(Path(os.environ["ASPERT_SCREENSHOTS"]) / f"demo-{width}.png"))
-    behaviour = {"behavior": "allow", "downloadPath": str(tmp_path)}
-    browser.execute_cdp_cmd("Browser.setDownloadBehavior", behaviour)
-    browser.execute_script("document.querySelector('#files a').click()")
+    browser.execute_cdp_cmd("Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(tmp_path)})
+    browser.execute_script("[...document.querySelectorAll('button')].find((b) => /jsonl/.test(b.textContent)).click()")
     target = tmp_path / "prediction.jsonl"
-    end = time.monotonic() + 30
-    while not (target.exists() and target.stat().st_size) and time.monotonic() < end:
-        time.sleep(0.1)
-    assert json.loads(target.read_text(encoding="utf-8")) == record
-    assert browser.get_log("browser") == []
-
-
-@pytest.mark.browser
-def test_limits_in_a_browser(browser, extractor):
-    with serving(extractor, waiting=0) as server:
-        open_page(browser, server, 1280)
-        message = type_and_send(browser, "\U0001f98a" * 20_001)
-        assert message == "The text has 20,001 characters; the demo takes at most 20,000. Shorten it."
-        assert "20,001 of 20,000" in browser.execute_script("return document.getElementById('count').textContent")
-        assert browser.get_log("browser") == []
-        assert type_and_send(browser, "  ") == "The text is empty."
-        # a slider that is touched is sent
-        browser.execute_script(
-            "const slider = document.getElementById('entity'); slider.value = 1; slider.dispatchEvent(new Event('input'))"
-        )
-        assert type_and_send(browser, TEXT) == "0 entities, 0 relations."
-        assert browser.execute_script("return !document.getElementById('no-relations').hidden")
-    browser.get_log("browser")
-    assert type_and_send(browser, TEXT) == "The server does not answer. Is it running?"
-    browser.get_log("browser")
+    WebDriverWait(browser, 120).until(lambda _: target.exists() and target.stat().st_size)
+    assert json.loads(target.read_text(encoding="utf-8")) == answer.record
+    asked = browser.execute_script("return performance.getEntriesByType('resource').map((entry) => entry.name)")
+    assert asked and all(url.startswith((f"http://127.0.0.1:{server}/", "data:")) for url in asked)
+    assert not [entry for entry in browser.get_log("browser") if entry["level"] != "INFO"]
 
 
 @pytest.mark.browser
 def test_hostile_text_in_a_browser(browser, hostile):
-    open_page(browser, hostile, 1280)
-    sent = HOSTILE.replace("\ud800", "")
-    assert " entities, " in type_and_send(browser, sent)
-    look = "return [typeof window.hacked, document.images.length, document.querySelectorAll('script').length]"
-    assert browser.execute_script(look) == ["undefined", 0, 1]
-    cells = browser.execute_script("return document.querySelector('#relations tbody').textContent")
-    assert "</script><b>" in cells
-    browser.switch_to.frame("drawing")
+    extract_in(browser, hostile, 1280, HOSTILE)
+    look = "return [typeof window.hacked, document.querySelectorAll('img[src=x]').length]"
+    assert "</script><b>" in wait(browser, "return document.querySelectorAll('.virtual-body')[1]?.textContent")
+    browser.switch_to.frame(wait(browser, "return document.querySelector('.drawing iframe')"))
     wait(browser, "return document.querySelector('.card .line')")
-    assert browser.execute_script(look) == ["undefined", 0, 2]
+    assert browser.execute_script(look) == ["undefined", 0]
     browser.switch_to.default_content()
-    assert browser.get_log("browser") == []
+    assert browser.execute_script(look) == ["undefined", 0]
+    assert not [entry for entry in browser.get_log("browser") if entry["level"] != "INFO"]
