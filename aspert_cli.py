@@ -147,7 +147,7 @@ def main(argv: list[str] | None = None) -> int:
 
         getattr(commands, args.command.replace("-", "_"))(args)
     except KeyboardInterrupt:
-        print("interrupted: what was done is kept", file=sys.stderr)
+        print("interrupted: nothing is half-written; JSON lines go on with the same command", file=sys.stderr)
         return 130
     except Exception as error:
         if os.environ.get("ASPERT_TRACEBACK"):

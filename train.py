@@ -49,8 +49,8 @@ from modeling_aspert.scoring import format_scores
 logger = logging.getLogger("aspert.train")
 
 _PACKAGES = ("torch", "transformers", "datasets", "evaluate", "accelerate", "huggingface-hub", "tokenizers", "numpy")
-# weights of a checkpoint: on one device or DDP, FSDP, DeepSpeed
-_WEIGHTS = ("*.safetensors", "pytorch_model_fsdp*", "global_step*")
+# what a checkpoint has, on one device or DDP, with FSDP or with DeepSpeed: weights, optimizer, random states
+_PARTS = (("*.safetensors", "pytorch_model_fsdp*", "global_step*"), ("optimizer*", "global_step*"), ("rng_state*",))
 _NOT_SWITCHES = {
     "self",
     "kwargs",
@@ -268,17 +268,17 @@ def run(model_args: Any, data_args: DataArguments, args: AspertTrainingArguments
     tables: dict[str, dict[str, Any]] = {}
     if args.do_train:
         result = trainer.train(resume_from_checkpoint=checkpoint)
-        trainer.save_metrics("train", result.metrics, combined=False)
+        _write(trainer, "train_results.json", result.metrics)
         trainer.save_model()
-        trainer.save_state()
+        _write(trainer, "trainer_state.json", dataclasses.asdict(trainer.state))
     if (args.do_train or args.do_eval) and "dev" in encoded:
         scores |= trainer.evaluate()
-        trainer.save_metrics("eval", scores, combined=False)
+        _write(trainer, "eval_results.json", scores)
         tables["dev"] = trainer.scores
         _report(trainer, "dev", encoded["dev"])
     if args.do_predict and "test" in encoded:
         test_scores = trainer.predict(encoded["test"]).metrics
-        trainer.save_metrics("test", test_scores, combined=False)
+        _write(trainer, "test_results.json", test_scores)
         scores |= test_scores
         if trainer.is_world_process_zero():
             lines = "".join(json_line(record) + "\n" for record in trainer.predicted_records)
@@ -305,6 +305,12 @@ def run(model_args: Any, data_args: DataArguments, args: AspertTrainingArguments
             AspertForJointExtraction.from_pretrained(args.output_dir).push_to_hub(trainer.hub_model_id)
             processor.push_to_hub(trainer.hub_model_id)
     return scores
+
+
+def _write(trainer: AspertTrainer, name: str, content: Mapping[str, Any]) -> None:
+    """As the Trainer's save_metrics and save_state, but whole or not at all."""
+    if trainer.is_world_process_zero():
+        write_text(Path(trainer.args.output_dir) / name, json.dumps(content, indent=2, sort_keys=True) + "\n")
 
 
 def _report(trainer: AspertTrainer, split: str, dataset: JointExtractionDataset) -> None:
@@ -368,10 +374,10 @@ def _checkpoint_to_resume(args: AspertTrainingArguments) -> str | None:
     if resume is not None and resume.lower() == "false":
         resume = None
     found = complete_checkpoints(Path(args.output_dir))
-    if resume is None and args.do_train and found:
+    if resume is None and args.do_train and any(Path(args.output_dir).glob(f"{PREFIX_CHECKPOINT_DIR}-*")):
         raise ValueError(
-            f"{args.output_dir} holds a training already ({found[-1].name}): pass --resume_from_checkpoint true to go "
-            "on with it, or another --output_dir"
+            f"{args.output_dir} holds a training already: pass --resume_from_checkpoint true to go on with it, or "
+            "another --output_dir"
         )
     if resume is not None and resume.lower() in ("true", "last"):
         return str(found[-1]) if found else None
@@ -388,12 +394,15 @@ def complete_checkpoints(output_dir: Path) -> list[Path]:
 
 
 def _is_complete(checkpoint: Path) -> bool:
-    """Whether a checkpoint has its weights and trainer_state.json, which the Trainer writes last."""
+    """Whether a checkpoint has all its parts and trainer_state.json, which the Trainer writes last.
+
+    A part is missing where a kill came while the checkpoint was deleted.
+    """
     try:
         json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
-    return any(any(checkpoint.glob(pattern)) for pattern in _WEIGHTS)
+    return all(any(any(checkpoint.glob(pattern)) for pattern in part) for part in _PARTS)
 
 
 def main() -> int:

@@ -70,6 +70,17 @@ class SpertBuilder(datasets.GeneratorBasedBuilder):
     def _info(self) -> datasets.DatasetInfo:
         return datasets.DatasetInfo(features=FEATURES)
 
+    def download_and_prepare(self, *args: Any, **kwargs: Any) -> None:
+        """As every builder's. Raises `OSError` that names the cache where that cannot be written."""
+        try:
+            super().download_and_prepare(*args, **kwargs)
+        except (OSError, datasets.exceptions.DatasetGenerationError) as error:
+            cause = error.__cause__ or error.__context__ or error
+            if not isinstance(cause, OSError):
+                raise
+            problem = f"the data cannot be prepared ({cause.strerror or cause})"
+            raise OSError(cause.errno, problem, self.cache_dir) from error
+
     def _read(self) -> dict[str, list[dict[str, Any]]]:
         """Return the checked records of each split. Raises `DataError` with the problems of all files."""
         schema = LabelSchema.from_file(self.types)

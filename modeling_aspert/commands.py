@@ -20,7 +20,7 @@ from . import AspertConfig, ExtractionOptions, Extractor, decoding
 from .documents import split_sentences, split_words
 from .export import open_writer
 from .extraction import CHUNK_INPUTS, Sentence
-from .files import write_text
+from .files import whole_files, write_text
 from .onnx_model import is_export, load_exported
 from .saved_models import load_config, load_saved
 from .scoring import compute_scores, format_scores
@@ -156,6 +156,8 @@ def predict(args: Namespace) -> None:
 
 
 def evaluate(args: Namespace) -> None:
+    if args.output is not None:
+        _check_output(str(Path(args.output) / "scores.json"))
     extractor = load(args)
     config = extractor.model.config
     schema = data_scripts.LabelSchema(
@@ -241,9 +243,11 @@ def info(args: Namespace) -> None:
 def import_spert(args: Namespace) -> None:
     from .spert_import import load_spert
 
+    _check_output(str(Path(args.output) / "config.json"))
     model, processor = load_spert(args.spert_dir, args.types, args.max_span_width, args.relation_threshold)
-    model.save_pretrained(args.output)
-    processor.save_pretrained(args.output)
+    with whole_files(args.output) as folder:
+        model.save_pretrained(folder)
+        processor.save_pretrained(folder)
     print(f"{args.output}: SpERT with {len(model.config.entity_types)} entity and "
           f"{len(model.config.relation_types)} relation types")  # fmt: skip
 

@@ -134,6 +134,8 @@ class AspertConfig(PretrainedConfig):
             if not isinstance(labels, (list, tuple)):
                 raise ValueError(f"AspertConfig.{name} = {labels!r} is not valid: it must be a list of names")
             setattr(self, name, list(labels))
+            # before transformers checks what is derived from them
+            self._check_labels(name)
         self.max_span_width = max_span_width
         self.word_shapes = word_shapes
         self.attentional_contribution = attentional_contribution
@@ -239,7 +241,7 @@ class AspertConfig(PretrainedConfig):
             self._check(name, _is_number(value := getattr(self, name)) and value >= 0, "a number >= 0")
         for name in ("entity_types", "relation_types", "symmetric_relations"):
             labels = getattr(self, name)
-            self._check(name, all(isinstance(label, str) and label for label in labels), "a list of non-empty names")
+            self._check_labels(name)
             self._check(name, len(set(labels)) == len(labels), "a list without duplicates")
         self._check(
             "entity_types", NONE_TYPE not in self.entity_types, f"a list without {NONE_TYPE!r}, which is implied"
@@ -260,6 +262,10 @@ class AspertConfig(PretrainedConfig):
         )
         unknown = [label for label in self.symmetric_relations if label not in self.relation_types]
         self._check("symmetric_relations", not unknown, f"a subset of relation_types {self.relation_types}")
+
+    def _check_labels(self, name: str) -> None:
+        labels = getattr(self, name)
+        self._check(name, all(isinstance(label, str) and label for label in labels), "a list of non-empty names")
 
     def _check(self, name: str, valid: bool, mend: str) -> None:
         if not valid:

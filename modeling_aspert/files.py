@@ -3,24 +3,49 @@
 from __future__ import annotations
 
 import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from safetensors import SafetensorError
+
+from data_scripts.writing import atomic_path
 
 
 def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
     """Write a file through a temporary one beside it, so that a kill leaves the old file or the new one.
 
-    Folders above it are made.
+    Folders above it are made. Raises OSError that names the file.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with atomic_path(path) as temporary:
         temporary.write_bytes(content)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
     """:func:`write_bytes` for UTF-8 text."""
     write_bytes(path, text.encode("utf-8"))
+
+
+@contextmanager
+def whole_files(folder: str | os.PathLike[str]) -> Iterator[Path]:
+    """Give a temporary folder in `folder`; what was written there moves up, file by file, if the block ends well.
+
+    Raises:
+        OSError: the files cannot be written, whatever the library that writes them raises.
+    """
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".", suffix=".tmp", dir=folder) as temporary:
+            yield Path(temporary)
+            for file in sorted(Path(temporary).iterdir()):
+                os.replace(file, folder / file.name)
+    except Exception as error:
+        # tokenizers has no class of its own for what goes wrong
+        if isinstance(error, (OSError, SafetensorError)) or type(error) is Exception:
+            reason = getattr(error, "strerror", None) or error
+            raise OSError(f"{folder} cannot be written ({reason})") from error
+        raise

@@ -28,6 +28,7 @@ import torch
 from torch import Tensor, nn
 
 from .configuration_aspert import AspertConfig
+from .files import whole_files
 from .modeling_aspert import AspertForJointExtraction, _between
 from .onnx_model import RELATIONS_FILE, SPANS_FILE, require
 from .processing_aspert import AspertProcessor
@@ -50,10 +51,14 @@ def export_onnx(
     Raises:
         ImportError: the extra `onnx` is missing.
         ValueError: an encoder that cannot be exported.
+        OSError: the folder cannot be written.
     """
     check_extra()
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    with whole_files(folder) as temporary:
+        _write(model, processor, temporary, int8)
+
+
+def _write(model: AspertForJointExtraction, processor: AspertProcessor, folder: Path, int8: bool) -> None:
     model = model.to("cpu", torch.float32).eval()
     spans = _Spans(model, processor.max_tokens or _NO_LIMIT)
     relations = _Relations(model)

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from data_scripts.writing import atomic_path
+
 from .scoring import VIEWS
 
 # Told apart with colour-vision deficiencies, and at least 3:1 against white; series also differ in line and marker.
@@ -117,9 +119,5 @@ def _drawing(path: str | os.PathLike, panels: int, height: float) -> Iterator[tu
         yield figure, list(figure.subplots(1, panels, squeeze=False)[0])
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
-        try:
+        with atomic_path(path) as temporary:
             figure.savefig(temporary, format="png", dpi=200)
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)

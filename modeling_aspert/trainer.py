@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Sampler
 from transformers import EvalPrediction, Trainer, TrainerCallback, TrainerState, TrainingArguments
@@ -18,6 +16,7 @@ from transformers.trainer_utils import EvalLoopOutput
 from .data_collator import AspertDataCollator
 from .dataset import EpochSampler, JointExtractionDataset
 from .decoding import Predictions, decode, join_records
+from .files import whole_files
 from .model_card import ModelCardData, hardware, write_model_card
 from .modeling_aspert import AspertForJointExtraction, AspertOutput
 from .processing_aspert import AspertProcessor
@@ -256,10 +255,13 @@ class AspertTrainer(Trainer):
     # -- saving -------------------------------------------------------------------------------------------------
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
-        super()._save(output_dir, state_dict)
-        if self.args.should_save:
+        if not self.args.should_save:
+            super()._save(output_dir, state_dict)
+            return
+        with whole_files(output_dir or self.args.output_dir) as folder:
+            super()._save(str(folder), state_dict)
             # a pickle that nothing reads
-            (Path(output_dir or self.args.output_dir) / "training_args.bin").unlink(missing_ok=True)
+            (folder / "training_args.bin").unlink(missing_ok=True)
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Writes the card of ``model_card``, or of what is known without it, instead of the Trainer's draft."""
@@ -282,7 +284,7 @@ class AspertTrainer(Trainer):
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         try:
             super()._save_checkpoint(model, trial)
-        except (SafetensorError, RuntimeError) as error:
+        except (OSError, RuntimeError) as error:
             raise OSError(
                 f"a checkpoint could not be written to {self.args.output_dir} ({error}): is the disk full? Make room "
                 "and go on with --resume_from_checkpoint true"

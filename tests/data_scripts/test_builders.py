@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
-import subprocess
-import sys
 import time
 
 import pytest
@@ -197,24 +194,3 @@ def test_builders_are_classes_of_their_own(corpora, tmp_path):
     builder.download_and_prepare()
     assert builder.info.homepage.startswith("https://") and builder.info.features == FEATURES
     assert len(builder.as_dataset(split="test")) == 288
-
-
-PREPARE = """
-import sys, datasets, data_scripts
-datasets.disable_progress_bars()
-print("ready", flush=True)
-data_scripts.load("ade", config_name="split_0_train_dev", data_dir=sys.argv[1], cache_dir=sys.argv[2])
-"""
-
-
-def test_preparation_survives_being_killed(corpora, tmp_path):
-    for delay in (0.1, 0.25):
-        process = subprocess.Popen([sys.executable, "-c", PREPARE, corpora, tmp_path], stdout=subprocess.PIPE)
-        process.stdout.readline()
-        time.sleep(delay)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        process.stdout.close()
-    data = load("ade", config_name="split_0_train_dev", data_dir=corpora, cache_dir=tmp_path)
-    assert {split: len(rows) for split, rows in data.items()} == {"train": 3845, "test": 427}
-    assert data["train"]["tokens"] == [r["tokens"] for r in read_records(corpora / "ade" / "ade_split_0_train.json")]
