@@ -1,7 +1,7 @@
 """Faults of the machine: kills at random moments, full disks, folders that cannot be written, Ctrl-C.
 
-What is left under its own name is whole, and the same command again ends as a run that nothing disturbed. Trainings that
-are killed or interrupted are in test_train.py.
+What is left under its own name is whole, and the same command again ends as a run that nothing disturbed. Trainings
+that are killed or interrupted are in test_train.py.
 """
 
 from __future__ import annotations
