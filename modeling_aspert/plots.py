@@ -8,8 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from data_scripts.writing import atomic_path
-
+from .files import atomic_path
 from .scoring import VIEWS
 
 # Told apart with colour-vision deficiencies, and at least 3:1 against white; series also differ in line and marker.

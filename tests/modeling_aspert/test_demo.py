@@ -323,6 +323,12 @@ def test_the_space(folder, monkeypatch):
     assert f"gradio=={metadata['sdk_version']}\n" in (ROOT / "constraints.txt").read_text(encoding="utf-8")
 
 
+def test_the_space_needs_no_other_folder():
+    """Its README has the folder modeling_aspert copied in, and nothing else of the repository."""
+    code = "import sys; sys.modules['data_scripts'] = None; import modeling_aspert.demo"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=120)
+
+
 @pytest.fixture(scope="module")
 def hostile(extractor):
     """A model whose labels are hostile too, behind a server."""
