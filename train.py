@@ -268,17 +268,17 @@ def run(model_args: Any, data_args: DataArguments, args: AspertTrainingArguments
     tables: dict[str, dict[str, Any]] = {}
     if args.do_train:
         result = trainer.train(resume_from_checkpoint=checkpoint)
-        _write(trainer, "train_results.json", result.metrics)
+        trainer.save_metrics("train", result.metrics, combined=False)
         trainer.save_model()
-        _write(trainer, "trainer_state.json", dataclasses.asdict(trainer.state))
+        trainer.save_state()
     if (args.do_train or args.do_eval) and "dev" in encoded:
         scores |= trainer.evaluate()
-        _write(trainer, "eval_results.json", scores)
+        trainer.save_metrics("eval", scores, combined=False)
         tables["dev"] = trainer.scores
         _report(trainer, "dev", encoded["dev"])
     if args.do_predict and "test" in encoded:
         test_scores = trainer.predict(encoded["test"]).metrics
-        _write(trainer, "test_results.json", test_scores)
+        trainer.save_metrics("test", test_scores, combined=False)
         scores |= test_scores
         if trainer.is_world_process_zero():
             lines = "".join(json_line(record) + "\n" for record in trainer.predicted_records)
@@ -305,12 +305,6 @@ def run(model_args: Any, data_args: DataArguments, args: AspertTrainingArguments
             AspertForJointExtraction.from_pretrained(args.output_dir).push_to_hub(trainer.hub_model_id)
             processor.push_to_hub(trainer.hub_model_id)
     return scores
-
-
-def _write(trainer: AspertTrainer, name: str, content: Mapping[str, Any]) -> None:
-    """As the Trainer's save_metrics and save_state, but whole or not at all."""
-    if trainer.is_world_process_zero():
-        write_text(Path(trainer.args.output_dir) / name, json.dumps(content, indent=2, sort_keys=True) + "\n")
 
 
 def _report(trainer: AspertTrainer, split: str, dataset: JointExtractionDataset) -> None:

@@ -13,6 +13,7 @@ from benchmarks.results import collect
 
 # Training arguments that change what a run computes; taken over where they are not the default.
 _TRAINING_FIELDS = (
+    "adam_bias_correction",
     "adam_beta1",
     "adam_beta2",
     "adam_epsilon",
@@ -72,8 +73,9 @@ def _run(arguments: Mapping[str, Mapping[str, Any]], corpus: Corpus, output_dir:
     fields = {name: value for name, value in arguments["model"].items() if value is not None}
     fields |= {name: value for name, value in data.items() if value is not None and name != "data_dir"}
     defaults = {field.name: field.default for field in dataclasses.fields(AspertTrainingArguments)}
-    for name in _TRAINING_FIELDS:
-        value = arguments["training"].get(name)
+    # a run from before a field was added had its default
+    for name in filter(arguments["training"].__contains__, _TRAINING_FIELDS):
+        value = arguments["training"][name]
         value = None if value == "None" else value
         if name in corpus.fields or str(value) != str(getattr(defaults.get(name), "value", defaults.get(name))):
             fields[name] = value

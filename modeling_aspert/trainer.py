@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import logging
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,9 +19,10 @@ from transformers.trainer_utils import EvalLoopOutput
 from .data_collator import AspertDataCollator
 from .dataset import EpochSampler, JointExtractionDataset
 from .decoding import Predictions, decode, join_records
-from .files import whole_files
+from .files import whole_files, write_text
 from .model_card import ModelCardData, hardware, write_model_card
 from .modeling_aspert import AspertForJointExtraction, AspertOutput
+from .optimization import UncorrectedAdamW
 from .processing_aspert import AspertProcessor
 from .scoring import VIEWS, compute_scores
 
@@ -43,6 +47,7 @@ class AspertTrainingArguments(TrainingArguments):
         negative_entity_count: negative spans drawn a sentence and epoch.
         negative_relation_count: negative pairs drawn a sentence and epoch.
         head_learning_rate: peak learning rate of everything but the encoder. Default: ``learning_rate``.
+        adam_bias_correction: False for AdamW as in SpERT's code, whose first steps are larger.
         early_stopping_patience: evaluations without a better score after which training stops. Default: never.
     """
 
@@ -51,6 +56,9 @@ class AspertTrainingArguments(TrainingArguments):
     negative_relation_count: int = field(default=150, metadata={"help": "Negative pairs a sentence and epoch."})
     head_learning_rate: float | None = field(
         default=None, metadata={"help": "Peak learning rate of the classifiers. Default: learning_rate."}
+    )
+    adam_bias_correction: bool = field(
+        default=True, metadata={"help": "False for AdamW as in SpERT's code, whose first steps are larger."}
     )
     early_stopping_patience: int | None = field(
         default=None, metadata={"help": "Stop after this many evaluations without a better score. Default: never."}
@@ -238,7 +246,18 @@ class AspertTrainer(Trainer):
         return (loss, outputs) if return_outputs else loss
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """As the Trainer's, with a learning rate of its own for everything but the encoder."""
+        """As the Trainer's, with a learning rate of its own for everything but the encoder.
+
+        Raises:
+            ValueError: ``adam_bias_correction`` is false, and ``optim`` is not PyTorch's AdamW.
+        """
+        if not self.args.adam_bias_correction:
+            kind, options = self.get_optimizer_cls_and_kwargs(self.args, self.model)
+            if kind is not torch.optim.AdamW:
+                raise ValueError(
+                    f"adam_bias_correction = False does not go with optim = {self.args.optim.value}: use adamw_torch_fused"
+                )
+            self.optimizer_cls_and_kwargs = UncorrectedAdamW, options
         optimizer = super().create_optimizer() if model is None else super().create_optimizer(model)
         rate = self.args.head_learning_rate
         if rate is None:
@@ -262,6 +281,22 @@ class AspertTrainer(Trainer):
             super()._save(str(folder), state_dict)
             # a pickle that nothing reads
             (folder / "training_args.bin").unlink(missing_ok=True)
+
+    def save_metrics(self, split: str, metrics: Mapping[str, float], combined: bool = True) -> None:
+        """As the Trainer's, but each file is whole or not there."""
+        self._save_json(f"{split}_results.json", metrics)
+        if combined:
+            file = Path(self.args.output_dir) / "all_results.json"
+            known = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+            self._save_json(file.name, {**known, **metrics})
+
+    def save_state(self) -> None:
+        """As the Trainer's, but the file is whole or not there."""
+        self._save_json("trainer_state.json", asdict(self.state))
+
+    def _save_json(self, name: str, content: Mapping[str, Any]) -> None:
+        if self.is_world_process_zero():
+            write_text(Path(self.args.output_dir) / name, json.dumps(content, indent=2, sort_keys=True) + "\n")
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Writes the card of ``model_card``, or of what is known without it, instead of the Trainer's draft."""

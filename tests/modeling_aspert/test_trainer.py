@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import TrainingArguments
+from transformers import Trainer, TrainingArguments
 
 from modeling_aspert import AspertDataCollator, AspertTrainer, AspertTrainingArguments
 from modeling_aspert.dataset import EpochSampler
@@ -424,3 +424,26 @@ def test_evaluation_has_no_loss_and_leaves_the_training_collator(encoder: Path, 
     assert "eval_loss" not in metrics and metrics["eval_ner_micro_f1"] >= 0
     assert trainer.scores["per_type"]["ner"].keys() == {"Person", "Place", "Company"}
     assert "span_labels" in next(iter(trainer.get_train_dataloader()))
+
+
+# -- results -------------------------------------------------------------------------------------------------------
+
+
+def test_results_are_saved_as_the_trainers_own(encoder: Path, tmp_path: Path) -> None:
+    trainer = make_trainer(encoder, tmp_path / "ours", make_records(4, 5))
+    trainer.state.log_history = [{"loss": 1.5, "step": 1}]
+    for split, metrics in (("eval", {"eval_loss": 0.25, "epoch": 2.0}), ("test", {"test_b": 1.0, "test_a": 2})):
+        trainer.save_metrics(split, metrics)
+        trainer.args.output_dir = str(tmp_path / "theirs")
+        (tmp_path / "theirs").mkdir(exist_ok=True)
+        Trainer.save_metrics(trainer, split, metrics)
+        trainer.args.output_dir = str(tmp_path / "ours")
+    trainer.save_state()
+    trainer.args.output_dir = str(tmp_path / "theirs")
+    Trainer.save_state(trainer)
+    files = sorted(path.name for path in (tmp_path / "theirs").iterdir())
+    assert files == ["all_results.json", "eval_results.json", "test_results.json", "trainer_state.json"]
+    for name in files:
+        assert json.loads((tmp_path / "ours" / name).read_text()) == json.loads(
+            (tmp_path / "theirs" / name).read_text()
+        )

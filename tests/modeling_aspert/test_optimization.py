@@ -1,0 +1,92 @@
+"""AdamW without bias correction, against the update written out."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+
+from modeling_aspert.optimization import UncorrectedAdamW
+from tests.training_corpus import make_encoder, make_records
+from tests.training_steps import make_trainer
+
+RATES = [1e-3, 3e-3, 0.0, 2e-3, 1e-3, 5e-4]
+BETAS, EPS, DECAY = (0.9, 0.999), 1e-6, 0.1
+
+
+def gradients(steps: int) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randn(7, generator=generator) for _ in range(steps)]
+
+
+def slow_steps(start: torch.Tensor, steps: int) -> torch.Tensor:
+    weights = start.double().tolist()
+    first, second = [0.0] * len(weights), [0.0] * len(weights)
+    for rate, gradient in zip(RATES, gradients(steps)):
+        for i, g in enumerate(gradient.double().tolist()):
+            first[i] = BETAS[0] * first[i] + (1 - BETAS[0]) * g
+            second[i] = BETAS[1] * second[i] + (1 - BETAS[1]) * g * g
+            weights[i] -= rate * DECAY * weights[i]
+            weights[i] -= rate * first[i] / (second[i] ** 0.5 + EPS)
+    return torch.tensor(weights)
+
+
+def make_optimizer(weights: torch.Tensor, fused: bool) -> UncorrectedAdamW:
+    return UncorrectedAdamW([weights], lr=RATES[0], betas=BETAS, eps=EPS, weight_decay=DECAY, fused=fused)
+
+
+def take(optimizer: UncorrectedAdamW, weights: torch.Tensor, steps: range) -> None:
+    drawn = gradients(steps.stop)
+    for step in steps:
+        optimizer.param_groups[0]["lr"] = RATES[step]
+        weights.grad = drawn[step]
+        optimizer.step()
+        assert optimizer.param_groups[0]["lr"] == RATES[step]
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_steps_equal_the_update_written_out(fused: bool) -> None:
+    start = torch.linspace(-1, 1, 7)
+    weights = start.clone().requires_grad_()
+    take(make_optimizer(weights, fused), weights, range(len(RATES)))
+    torch.testing.assert_close(weights.detach(), slow_steps(start, len(RATES)), rtol=1e-5, atol=1e-6)
+
+
+def test_goes_on_from_its_state() -> None:
+    whole = torch.linspace(-1, 1, 7).requires_grad_()
+    take(make_optimizer(whole, True), whole, range(6))
+    part = torch.linspace(-1, 1, 7).requires_grad_()
+    optimizer = make_optimizer(part, True)
+    take(optimizer, part, range(3))
+    state = copy.deepcopy(optimizer.state_dict())
+    resumed = make_optimizer(part, True)
+    resumed.load_state_dict(state)
+    take(resumed, part, range(3, 6))
+    assert torch.equal(whole, part)
+
+
+def test_the_trainer_takes_it(tmp_path: Path) -> None:
+    encoder = make_encoder(tmp_path / "encoder", dropout=0.0)
+    trainer = make_trainer(
+        encoder,
+        tmp_path / "run",
+        make_records(4, 1),
+        adam_bias_correction=False,
+        adam_epsilon=1e-6,
+        head_learning_rate=1e-3,
+    )
+    optimizer = trainer.create_optimizer()
+    assert type(optimizer) is UncorrectedAdamW
+    assert {group["eps"] for group in optimizer.param_groups} == {1e-6}
+    assert {group["lr"] for group in optimizer.param_groups} == {trainer.args.learning_rate, 1e-3}
+
+
+def test_needs_pytorchs_adamw(tmp_path: Path) -> None:
+    encoder = make_encoder(tmp_path / "encoder", dropout=0.0)
+    trainer = make_trainer(
+        encoder, tmp_path / "run", make_records(4, 1), adam_bias_correction=False, optim="adafactor"
+    )
+    with pytest.raises(ValueError, match="adam_bias_correction = False does not go with optim = adafactor"):
+        trainer.create_optimizer()
