@@ -1,7 +1,8 @@
 """SpERT's own code (a checkout of lavis-nlp/spert), made to run with transformers 5, as the rival of the benchmarks.
 
 Nothing of it is copied: the checkout is imported, and what today's transformers no longer has is supplied at run time:
-an unfused AdamW in place of `transformers.AdamW`, a model that is built and then given its weights, no progress bars.
+an unfused AdamW without bias correction in place of `transformers.AdamW`, a model that is built and then given its
+weights, no progress bars.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import io
 import json
 import logging
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,22 +21,24 @@ import torch
 import transformers
 from safetensors.torch import load_file
 
+from modeling_aspert.optimization import UncorrectedAdamW
+
 _LEARNING_RATE = 1e-9
 
 
-class UnfusedAdamW(torch.optim.AdamW):
-    """One parameter at a time, as the AdamW of transformers 4 that SpERT uses; its ``correct_bias`` is ignored."""
+class UnfusedAdamW(UncorrectedAdamW):
+    """One parameter at a time and without bias correction, as SpERT uses the AdamW of transformers 4."""
 
-    def __init__(self, params: Any, correct_bias: bool = True, **kwargs: Any) -> None:
+    def __init__(self, params: Any, correct_bias: bool = False, **kwargs: Any) -> None:
         super().__init__(params, eps=1e-6, foreach=False, fused=False, **kwargs)
 
 
 class SpertRival:
-    """SpERT with the weights of a checkpoint.
+    """SpERT with the weights of a checkpoint, or of an encoder alone, to be trained.
 
     Args:
         checkout: folder of SpERT's repository.
-        weights: folder with config.json, model.safetensors and the tokenizer's files.
+        weights: folder with config.json, model.safetensors and the tokenizer's files, of SpERT or of a BERT.
         types_file: SpERT's types file.
         work: a folder for files of its own.
         negatives: negative spans and pairs a sentence in training.
@@ -63,6 +66,9 @@ class SpertRival:
             max_pairs=1000,
         )
         state = {name: tensor.float() for name, tensor in load_file(weights / "model.safetensors").items()}
+        if not any(name.startswith("bert.") for name in state):
+            state = {f"bert.{name}": tensor for name, tensor in state.items()}
+            state |= {name: value for name, value in self.model.state_dict().items() if not name.startswith("bert.")}
         missing, _ = self.model.load_state_dict(state, strict=False)
         absent = [name for name in missing if "pooler" not in name and "position_ids" not in name]
         if absent:
@@ -144,15 +150,7 @@ class SpertRival:
         model.load_state_dict(self.model.state_dict())
         trainer = self._trainer()
         optimizer = UnfusedAdamW(trainer._get_optimizer_params(model), lr=_LEARNING_RATE, weight_decay=0.01)
-        schedule = transformers.get_constant_schedule(optimizer)
-        loss = self._loss.SpERTLoss(
-            torch.nn.BCEWithLogitsLoss(reduction="none"),
-            torch.nn.CrossEntropyLoss(reduction="none"),
-            model,
-            optimizer,
-            schedule,
-            1.0,
-        )
+        loss = self._joint_loss(model, optimizer, transformers.get_constant_schedule(optimizer))
 
         def work() -> None:
             model.train()
@@ -176,6 +174,27 @@ class SpertRival:
                 )
 
         return work
+
+    def train(
+        self, records: Sequence[Mapping[str, Any]], epochs: int, batch_size: int, learning_rate: float
+    ) -> Iterator[int]:
+        """Train on records by SpERT's own loop with its settings; yields the number of epochs after each."""
+        reader = self._reader()
+        dataset = self._quietly(lambda: reader.read(self._write(records), "train"))
+        trainer = self._trainer(train_batch_size=batch_size, sampling_processes=0, train_log_iter=sys.maxsize)
+        optimizer = UnfusedAdamW(trainer._get_optimizer_params(self.model), lr=learning_rate, weight_decay=0.01)
+        steps = len(records) // batch_size
+        schedule = transformers.get_linear_schedule_with_warmup(optimizer, 0.1 * steps * epochs, steps * epochs)
+        loss = self._joint_loss(self.model, optimizer, schedule)
+        for epoch in range(epochs):
+            self._quietly(lambda: trainer._train_epoch(self.model, loss, optimizer, dataset, steps, epoch))
+            yield epoch + 1
+        self.model.eval()
+
+    def _joint_loss(self, model: torch.nn.Module, optimizer: Any, schedule: Any) -> Any:
+        relations = torch.nn.BCEWithLogitsLoss(reduction="none")
+        entities = torch.nn.CrossEntropyLoss(reduction="none")
+        return self._loss.SpERTLoss(relations, entities, model, optimizer, schedule, 1.0)
 
     def _import(self, checkout: Path) -> None:
         # transformers may have put another module in place of the one that was imported above
