@@ -583,7 +583,8 @@ function more() {
     const sentence = sentences[index];
     const card = element("article", { class: "card", "data-index": index });
     const title = element("h3", {}, `${index + 1}`);
-    if (sentence.id !== null) title.append(" · ", element("bdi", {}, sentence.id));
+    // a record that is only numbered has its number already
+    if (sentence.id !== null && sentence.id !== String(index)) title.append(" · ", element("bdi", {}, sentence.id));
     const box = element("div", { class: "drawing", role: "group", tabindex: "0" });
     box.append(element("p", { class: "measure", dir: "auto" }, sentence.text));
     const facts = element("details", { class: "facts", hidden: "" }, element("summary"), element("ul"));
@@ -599,12 +600,13 @@ function more() {
   if (next < order.length) ending.observe(byId("sentinel"));
 }
 
+const count = (n, one, many) => `${n.toLocaleString("en")} ${n === 1 ? one : many}`;
+
 function fillFacts(card) {
   const facts = card.querySelector(".facts");
   if (!card.shown) return;
   const sentence = sentences[card.dataset.index];
   const { entities, relations } = card.shown;
-  const count = (n, one, many) => `${n} ${n === 1 ? one : many}`;
   facts.querySelector("summary").textContent =
     `${count(entities.length, "entity", "entities")}, ${count(relations.length, "relation", "relations")}`;
   facts.hidden = !entities.length && !relations.length;
@@ -639,10 +641,9 @@ function update() {
     totals[1] += shown.relations.length;
     return [index];
   });
-  const number = (value) => value.toLocaleString("en");
   byId("status").textContent =
-    `Showing ${number(wanted.length)} of ${number(sentences.length)} sentences, ` +
-    `${number(totals[0])} entities, ${number(totals[1])} relations`;
+    `Showing ${wanted.length.toLocaleString("en")} of ${count(sentences.length, "sentence", "sentences")}, ` +
+    `${count(totals[0], "entity", "entities")}, ${count(totals[1], "relation", "relations")}`;
   if (wanted.length === order.length && wanted.every((index, i) => index === order[i])) {
     for (const card of list.children) card.stale = true;
     onScreen.forEach(redraw);
