@@ -362,11 +362,17 @@ def _checkpoint_to_resume(args: AspertTrainingArguments) -> str | None:
     there is none yet; a checkpoint that a kill left half-written is passed over.
 
     Raises:
-        ValueError: the output directory holds a training and nothing was said about resuming.
+        ValueError: the output directory holds a training and nothing was said about resuming, or its checkpoints
+            are of the model alone.
     """
     resume = args.resume_from_checkpoint
     if resume is not None and resume.lower() == "false":
         resume = None
+    if resume is not None and args.save_only_model:
+        raise ValueError(
+            "save_only_model keeps no optimizer, without which no training can go on: leave out save_only_model or "
+            "resume_from_checkpoint"
+        )
     found = complete_checkpoints(Path(args.output_dir))
     if resume is None and args.do_train and any(Path(args.output_dir).glob(f"{PREFIX_CHECKPOINT_DIR}-*")):
         raise ValueError(

@@ -862,6 +862,11 @@ def test_resume_false_refuses_like_no_word_about_it(trained: Path, corpus: Path,
         run(corpus, encoder, trained, resume_from_checkpoint="false")
 
 
+def test_resume_refuses_checkpoints_of_the_model_alone(corpus: Path, encoder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="save_only_model keeps no optimizer"):
+        resume(corpus, encoder, tmp_path / "output", save_only_model=True)
+
+
 def test_resume_keeps_the_patience_of_early_stopping(corpus: Path, encoder: Path, tmp_path: Path) -> None:
     fields = {"num_train_epochs": 9, "learning_rate": 0.0, "early_stopping_patience": 3, "save_total_limit": 3}
     # two evaluations without a better score before the kill, one after it

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import configparser
 import contextlib
 import csv
 import http.client
@@ -403,3 +404,13 @@ def test_hostile_text_in_a_browser(browser, hostile):
     browser.switch_to.default_content()
     assert browser.execute_script(look) == ["undefined", 0]
     assert not [entry for entry in browser.get_log("browser") if entry["level"] != "INFO"]
+
+
+def test_the_space_asks_for_what_the_package_asks_for() -> None:
+    settings = configparser.ConfigParser()
+    settings.read(ROOT / "setup.cfg")
+    package = settings["options"]["install_requires"].split("\n")
+    space = (ROOT / "demo" / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    wanted = [line for line in space if line and not line.startswith(("#", "--"))]
+    assert "torch" in {re.split("[<>=]", line)[0] for line in wanted}
+    assert set(wanted) <= set(package)
