@@ -14,6 +14,7 @@ import json
 import logging
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -187,7 +188,7 @@ class SpertRival:
         schedule = transformers.get_linear_schedule_with_warmup(optimizer, 0.1 * steps * epochs, steps * epochs)
         loss = self._joint_loss(self.model, optimizer, schedule)
         for epoch in range(epochs):
-            self._quietly(lambda: trainer._train_epoch(self.model, loss, optimizer, dataset, steps, epoch))
+            self._quietly(partial(trainer._train_epoch, self.model, loss, optimizer, dataset, steps, epoch))
             yield epoch + 1
         self.model.eval()
 
