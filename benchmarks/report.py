@@ -29,6 +29,12 @@ for the number of comparisons; *95% interval*: of the difference, from 2,000 pai
 sentences with the runs as they are. The test split chooses nothing: the checkpoint of a run is the best on dev (the
 last where there is no dev data). *Paper*: Ouyang, Zhang and Liu (2022), whose encoder may be another one: {encoders}.
 """
+_WAITING = (
+    "Of these no two models have been run alike. `python benchmarks/tables.py run NAME` runs them, on any encoder "
+    "(`--encoder`), corpus and seeds."
+)
+_SPERT_SETTINGS = ("corpus", "encoder", "epochs", "batch_size", "negatives", "learning_rate")
+_SPERT_SCORES = ("ner_micro_f1", "ner_macro_f1", "re_strict_micro_f1", "re_strict_macro_f1")
 _VIEWS = {"ner": "NER", "re_strict": "RE strict", "re_boundaries": "RE boundaries"}
 
 
@@ -38,12 +44,14 @@ def build_report(
     results: Sequence[Result],
     notes: str = "",
     plot_folder: str | None = None,
+    spert_runs: Sequence[Mapping[str, Any]] = (),
 ) -> tuple[str, list[Table]]:
     """The page and its tables.
 
     Args:
         notes: Markdown that stands between introduction and tables.
         plot_folder: where the page finds the plots; None leaves them out.
+        spert_runs: of SpERT's own code, see `benchmarks.spert_training`.
 
     Raises:
         ValueError: two results of one run.
@@ -57,15 +65,21 @@ def build_report(
     if notes.strip():
         parts.append(notes.strip() + "\n")
     all_tables: list[Table] = []
+    waiting: list[str] = []
     for experiment in experiments.values():
         tables, _ = tables_of(experiment, corpora, results, paper)
         all_tables += tables
+        if not tables:
+            waiting.append(f"- **{experiment.title}** (`{experiment.name}`). {experiment.question}")
+            continue
         parts.append(
             "\n\n".join(filter(None, [f"## {experiment.title}", experiment.question, experiment.note])) + "\n"
         )
-        parts += [_section(table, plot_folder) for table in tables] or [
-            "No two models of it have been run alike yet.\n"
-        ]
+        parts += [_section(table, plot_folder) for table in tables]
+    if waiting:
+        parts.append("\n".join(["## Not run yet", "", _WAITING, "", *waiting]) + "\n")
+    if spert_runs:
+        parts.append(_spert_section(spert_runs, corpora))
     parts.append(_all_runs(results, corpora))
     return "\n".join(parts), all_tables
 
@@ -181,6 +195,30 @@ def _all_runs(results: Sequence[Result], corpora: Mapping[str, Corpus]) -> str:
                 cells.append("")
                 continue
             mean, std = mean_and_std(values)
+            cells.append(f"{mean:.2f}" + (f" ± {std:.2f}" if std is not None else ""))
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _spert_section(runs: Sequence[Mapping[str, Any]], corpora: Mapping[str, Corpus]) -> str:
+    """What SpERT's own code reached, by its settings."""
+    lines = [
+        "## SpERT's own code",
+        "",
+        "lavis-nlp/spert trained by its own loop on the same files (`python benchmarks/spert_training.py`): the weights "
+        "after the last epoch. Test scores, mean ± standard deviation over seeds.",
+        "",
+    ]
+    titles = [*_SPERT_SETTINGS, "seeds", *map(score_title, _SPERT_SCORES)]
+    lines += ["| " + " | ".join(titles).replace("_", " ") + " |", "|" + "---|" * len(titles)]
+    groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
+    for run in runs:
+        groups.setdefault(tuple(run["settings"][name] for name in _SPERT_SETTINGS), []).append(run)
+    for (corpus, encoder, *others), group in sorted(groups.items()):
+        seeds = ", ".join(str(run["settings"]["seed"]) for run in group)
+        cells = [corpora[corpus].title if corpus in corpora else corpus, slug(encoder), *map(str, others), seeds]
+        for score in _SPERT_SCORES:
+            mean, std = mean_and_std([run["test"][score] for run in group])
             cells.append(f"{mean:.2f}" + (f" ± {std:.2f}" if std is not None else ""))
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"

@@ -27,7 +27,8 @@ if __package__ in (None, ""):
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 KIND = "training of SpERT's own code"
-OUTPUT = ROOT / "benchmarks" / "results" / "spert_training.json"
+SPERT_FILE = "spert_training.json"
+OUTPUT = ROOT / "benchmarks" / "results" / "runs" / SPERT_FILE
 _SETTINGS = ("corpus", "encoder", "epochs", "batch_size", "negatives", "learning_rate", "seed")
 
 
@@ -69,7 +70,7 @@ def run_once(arguments: argparse.Namespace, seed: int) -> None:
     from modeling_aspert.scoring import compute_scores
 
     settings = {name: getattr(arguments, name, seed) for name in _SETTINGS}
-    if any(run["settings"] == settings for run in _runs(arguments.output)):
+    if any(run["settings"] == settings for run in read_runs(arguments.output)):
         print(f"seed {seed}: there already")
         return
     data = data_scripts.load(arguments.corpus, data_dir=arguments.data_dir)
@@ -92,10 +93,11 @@ def run_once(arguments: argparse.Namespace, seed: int) -> None:
     print(f"seed {seed}: {scores}", flush=True)
     run = {"settings": settings, "test": scores, "seconds": time.perf_counter() - began}
     # read again: another process may have added to it
-    write_result(arguments.output, KIND, {"runs": [*_runs(arguments.output), run]})
+    write_result(arguments.output, KIND, {"runs": [*read_runs(arguments.output), run]})
 
 
-def _runs(file: Path) -> list[dict[str, Any]]:
+def read_runs(file: Path) -> list[dict[str, Any]]:
+    """The runs of a result file, none where there is no file."""
     return json.loads(file.read_text(encoding="utf-8"))["runs"] if file.is_file() else []
 
 

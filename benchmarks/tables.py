@@ -26,6 +26,7 @@ from benchmarks.experiments import Run, load_corpora, load_experiments, parse_ov
 from benchmarks.report import NOTES_FILE, build_report, to_csv  # noqa: E402
 from benchmarks.results import is_finished, load_results  # noqa: E402
 from benchmarks.runner import RunOptions, command_of, run_all, unique  # noqa: E402
+from benchmarks.spert_training import SPERT_FILE, read_runs  # noqa: E402
 from modeling_aspert.files import write_text  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results" / "runs"
@@ -183,7 +184,12 @@ def _report(arguments: argparse.Namespace) -> int:
     notes = notes_file.read_text(encoding="utf-8") if notes_file.is_file() else ""
     plot_folder = None if arguments.no_plots else arguments.output.stem
     page, tables = build_report(
-        load_experiments(arguments.configuration), load_corpora(arguments.configuration), results, notes, plot_folder
+        load_experiments(arguments.configuration),
+        load_corpora(arguments.configuration),
+        results,
+        notes,
+        plot_folder,
+        read_runs(arguments.results / SPERT_FILE),
     )
     if arguments.check:
         current = arguments.output.read_text(encoding="utf-8") if arguments.output.is_file() else None
