@@ -1,8 +1,7 @@
 """SpERT's own code (a checkout of lavis-nlp/spert), made to run with transformers 5, as the rival of the benchmarks.
 
 Nothing of it is copied: the checkout is imported, and what today's transformers no longer has is supplied at run time:
-an unfused AdamW without bias correction in place of `transformers.AdamW`, a model that is built and then given its
-weights, no progress bars.
+an unfused AdamW in place of `transformers.AdamW`, a model that is built and then given its weights, no progress bars.
 """
 
 from __future__ import annotations
@@ -27,10 +26,11 @@ from modeling_aspert.optimization import UncorrectedAdamW
 _LEARNING_RATE = 1e-9
 
 
-class UnfusedAdamW(UncorrectedAdamW):
-    """One parameter at a time and without bias correction, as SpERT uses the AdamW of transformers 4."""
+class UnfusedAdamW(torch.optim.AdamW):
+    """One parameter at a time, as the AdamW of transformers 4 that SpERT uses: for the time of a step only, since
+    its ``correct_bias`` is ignored."""
 
-    def __init__(self, params: Any, correct_bias: bool = False, **kwargs: Any) -> None:
+    def __init__(self, params: Any, correct_bias: bool = True, **kwargs: Any) -> None:
         super().__init__(params, eps=1e-6, foreach=False, fused=False, **kwargs)
 
 
@@ -183,7 +183,8 @@ class SpertRival:
         reader = self._reader()
         dataset = self._quietly(lambda: reader.read(self._write(records), "train"))
         trainer = self._trainer(train_batch_size=batch_size, sampling_processes=0, train_log_iter=sys.maxsize)
-        optimizer = UnfusedAdamW(trainer._get_optimizer_params(self.model), lr=learning_rate, weight_decay=0.01)
+        # SpERT: AdamW(..., correct_bias=False) of transformers 4
+        optimizer = UncorrectedAdamW(trainer._get_optimizer_params(self.model), lr=learning_rate, eps=1e-6)
         steps = len(records) // batch_size
         schedule = transformers.get_linear_schedule_with_warmup(optimizer, 0.1 * steps * epochs, steps * epochs)
         loss = self._joint_loss(self.model, optimizer, schedule)

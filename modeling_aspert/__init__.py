@@ -1,5 +1,7 @@
 """ASpERT: joint entity and relation extraction on Hugging Face transformers."""
 
+from typing import Any
+
 from transformers import AutoConfig, AutoModel, AutoProcessor
 from transformers.pipelines import PIPELINE_REGISTRY
 
@@ -23,11 +25,11 @@ AspertConfig.register_for_auto_class()
 AspertForJointExtraction.register_for_auto_class("AutoModel")
 AspertProcessor.register_for_auto_class("AutoProcessor")
 
-_LAZY = {"AspertTrainer": "trainer", "AspertTrainingArguments": "trainer"}
+_LAZY = {"AspertTrainer": "trainer", "AspertTrainingArguments": "trainer", "visualize": "visualization"}
 
 
-def __getattr__(name: str):
-    # training needs the heavy parts of transformers, inference does not
+def __getattr__(name: str) -> Any:
+    # what extraction does not need: the heavy parts of transformers, the templates
     if name in _LAZY:
         from importlib import import_module
 
@@ -48,4 +50,5 @@ __all__ = [
     "Extractor",
     "JointExtractionDataset",
     "JointExtractionPipeline",
+    "visualize",
 ]

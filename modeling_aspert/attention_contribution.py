@@ -82,14 +82,16 @@ def attentional_contribution(
     starts, ends = spans[..., 0].long(), spans[..., 1].long()
     directions = ("from_span", "to_span") if direction == "both" else (direction,)
     parts = []
-    for name in directions:
-        # to_span is from_span of the transposed maps: the span's side is always made the row axis
-        maps = [_oriented(attention, name, real) for attention in attentions]
-        if pooling == "max":
-            parts.append(_maxima(maps, starts, ends, real, other, threshold, scope, longest))
-        else:
-            parts.append(_sums(maps, starts, ends, real, other, threshold, scope, offsets))
-    contribution = torch.cat(parts, dim=-1)
+    # autocast would sum the rows in half precision
+    with torch.autocast(spans.device.type, enabled=False):
+        for name in directions:
+            # to_span is from_span of the transposed maps: the span's side is always made the row axis
+            maps = [_oriented(attention, name, real) for attention in attentions]
+            if pooling == "max":
+                parts.append(_maxima(maps, starts, ends, real, other, threshold, scope, longest))
+            else:
+                parts.append(_sums(maps, starts, ends, real, other, threshold, scope, offsets))
+        contribution = torch.cat(parts, dim=-1)
 
     if pooling == "mean":
         width = ends - starts

@@ -7,6 +7,9 @@ From the package: ``JointExtractionMetric()``. By path, from anywhere:
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import datasets
 import evaluate
 
@@ -51,6 +54,7 @@ _CITATION = """\
 """
 
 
+Records = Sequence[Mapping[str, Any]]
 _FIELDS = {"entities": ("type", "start", "end"), "relations": ("type", "head", "tail")}
 
 
@@ -69,21 +73,32 @@ class JointExtractionMetric(evaluate.Metric):
             features=datasets.Features({"predictions": record, "references": record}),
         )
 
-    def add_batch(self, *, predictions=None, references=None, **kwargs):
+    def add_batch(
+        self, *, predictions: Records | None = None, references: Records | None = None, **kwargs: Any
+    ) -> None:
         """Adds the records of a batch of sentences."""
         predictions, references = map(_bare_records, (predictions, references))
         return super().add_batch(predictions=predictions, references=references, **kwargs)
 
-    def add(self, *, prediction=None, reference=None, **kwargs):
+    def add(
+        self, *, prediction: Mapping[str, Any] | None = None, reference: Mapping[str, Any] | None = None, **kwargs: Any
+    ) -> None:
         """Adds the records of one sentence."""
         (prediction,), (reference,) = _bare_records([prediction]), _bare_records([reference])
         return super().add(prediction=prediction, reference=reference, **kwargs)
 
-    def _compute(self, predictions, references, entity_types=None, relation_types=None, symmetric_relations=None):
+    def _compute(
+        self,
+        predictions: Records,
+        references: Records,
+        entity_types: Sequence[str] | None = None,
+        relation_types: Sequence[str] | None = None,
+        symmetric_relations: Sequence[str] | None = None,
+    ) -> dict[str, Any]:
         return compute_scores(predictions, references, entity_types, relation_types, symmetric_relations)
 
 
-def _bare_records(records):
+def _bare_records(records: Records) -> list[dict[str, Any]]:
     """The records with nothing but the scored fields: `evaluate` fails on a key that its features do not name."""
     try:
         return [

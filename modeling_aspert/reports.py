@@ -67,6 +67,6 @@ def write_evaluation(
 
 def _can_plot() -> bool:
     if importlib.util.find_spec("matplotlib") is None:
-        logger.info("no pictures were drawn: matplotlib is not installed (pip install aspert[plots])")
+        logger.warning("no pictures were drawn, since matplotlib is not installed: pip install 'aspert[plots]'")
         return False
     return True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Sampler
 from transformers import EvalPrediction, Trainer, TrainerCallback, TrainerState, TrainingArguments
+from transformers.integrations import get_available_reporting_integrations
 from transformers.trainer_utils import EvalLoopOutput
 
 from .data_collator import AspertDataCollator
@@ -86,8 +87,8 @@ class AspertTrainingArguments(TrainingArguments):
     restore_callback_states_from_checkpoint: bool = field(
         default=True, metadata={"help": "Resume with the patience of early stopping that was left."}
     )
-    report_to: None | str | list[str] = field(
-        default="none", metadata={"help": "tensorboard, wandb, trackio, ... or none."}
+    report_to: list[str] = field(
+        default_factory=lambda: ["none"], metadata={"help": "tensorboard, wandb, trackio, ... or none."}
     )
 
     def __post_init__(self) -> None:
@@ -98,8 +99,19 @@ class AspertTrainingArguments(TrainingArguments):
         metric = self.metric_for_best_model
         if metric is not None and metric.removeprefix("eval_") not in _SCORES:
             raise ValueError(f"metric_for_best_model = {metric!r} is not valid: choose one of {', '.join(_SCORES)}")
+        if not self.adam_bias_correction and self.optim not in ("adamw_torch", "adamw_torch_fused"):
+            raise ValueError(
+                f"adam_bias_correction = False is a kind of AdamW and does not go with optim = {self.optim}: leave one out"
+            )
         asked = self.do_train or self.do_eval or self.do_predict
         super().__post_init__()
+        installed = get_available_reporting_integrations()
+        missing = [name for name in self.report_to if name not in installed]
+        if missing:
+            raise ValueError(
+                f"report_to = {missing[0]!r} is not installed: pip install {missing[0]}, or choose one of "
+                f"{', '.join(['none', *installed])}"
+            )
         # an eval_strategy turns do_eval on, so only here it shows that nothing was asked for
         self.do_train = self.do_train or not asked
         if not torch.cuda.is_available():
@@ -246,17 +258,10 @@ class AspertTrainer(Trainer):
         return (loss, outputs) if return_outputs else loss
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """As the Trainer's, with a learning rate of its own for everything but the encoder.
-
-        Raises:
-            ValueError: ``adam_bias_correction`` is false, and ``optim`` is not PyTorch's AdamW.
-        """
+        """As the Trainer's, with a learning rate of its own for everything but the encoder."""
         if not self.args.adam_bias_correction:
-            kind, options = self.get_optimizer_cls_and_kwargs(self.args, self.model)
-            if kind is not torch.optim.AdamW:
-                raise ValueError(
-                    f"adam_bias_correction = False does not go with optim = {self.args.optim.value}: use adamw_torch_fused"
-                )
+            betas = self.args.adam_beta1, self.args.adam_beta2
+            options = {"lr": self.args.learning_rate, "betas": betas, "eps": self.args.adam_epsilon}
             self.optimizer_cls_and_kwargs = UncorrectedAdamW, options
         optimizer = super().create_optimizer() if model is None else super().create_optimizer(model)
         rate = self.args.head_learning_rate
@@ -389,7 +394,7 @@ class LengthSampler(Sampler[int]):
     def __len__(self) -> int:
         return len(self.order)
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[int]:
         return iter(self.order)
 
 

@@ -21,6 +21,8 @@ CONFIGURATION = Path(__file__).resolve().parents[1] / "configuration"
 TRAININGS = sorted(path.name for path in CONFIGURATION.glob("*.yaml"))
 PRESETS = sorted(path.name for path in (CONFIGURATION / "accelerate").glob("*.yaml"))
 
+ORIGINAL = "conll04_spert_original.yaml"
+
 # Table 3: corpus -> encoder, batch size; and the headline score of Table 4
 PAPER = {
     "conll04": ("google-bert/bert-base-cased", 4, "re_strict_macro_f1"),
@@ -56,7 +58,7 @@ def test_training_parses(name: str) -> None:
     assert args.do_train and args.do_eval and args.do_predict
     assert args.output_dir == f"output/{name.removesuffix('.yaml')}"
     assert re.fullmatch(r"(ner|re_strict|re_boundaries)_(micro|macro)_f1", args.metric_for_best_model)
-    assert args.load_best_model_at_end and args.greater_is_better
+    assert args.load_best_model_at_end == (name != ORIGINAL) and args.greater_is_better
     assert build_config(model).encoder_config.model_type == "bert"
 
 
@@ -102,6 +104,20 @@ def test_baseline_differs_in_its_architecture_alone(corpus: str) -> None:
     config = build_config(model)
     assert not config.attentional_contribution and config.contribution_size == 0
     assert config.span_classifier == "linear" and config.width_embedding
+
+
+def test_sperts_own_training() -> None:
+    (model, data, args), (base_model, base_data, base_args) = parse(ORIGINAL), parse("conll04_spert.yaml")
+    assert (model, data) == (base_model, base_data)
+    own, base = args.to_sanitized_dict(), base_args.to_sanitized_dict()
+    expected = {
+        "per_device_train_batch_size": 2, "train_batch_size": 2,
+        "negative_entity_count": 100, "negative_relation_count": 100,
+        "adam_bias_correction": False, "adam_epsilon": 1e-6, "dataloader_drop_last": True,
+        "load_best_model_at_end": False, "metric_for_best_model": "re_strict_micro_f1",
+        "output_dir": "output/conll04_spert_original",
+    }  # fmt: skip
+    assert {name: own[name] for name in own if own[name] != base[name]} == expected
 
 
 def test_quickstart_encoder_is_the_embedded_one() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import re
 import shlex
@@ -85,6 +86,16 @@ def test_options_page_names_every_option() -> None:
     names = own | set(inspect.signature(AspertConfig.__init__).parameters) - {"self", "kwargs"}
     names |= {field.name for field in dataclasses.fields(ExtractionOptions)}
     assert not [name for name in sorted(names) if f"`{name}`" not in text]
+
+
+def test_the_page_on_use_names_every_command_and_format() -> None:
+    from aspert_cli import build_parser
+    from modeling_aspert.export import FORMATS
+
+    text = (ROOT / "docs" / "using.md").read_text(encoding="utf-8")
+    (commands,) = (action for action in build_parser()._actions if isinstance(action, argparse._SubParsersAction))
+    assert not [name for name in commands.choices if f"| `aspert {name} " not in text]
+    assert not [name for name in FORMATS if f"`{name}`" not in text]
 
 
 def test_figures_of_the_readme_are_those_of_the_results() -> None:

@@ -23,6 +23,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+import modeling_aspert.trainer as trainer_module
 import train
 from data_scripts import load
 from modeling_aspert import AspertConfig, AspertTrainer, model_card, reports
@@ -860,6 +861,19 @@ def test_resume_without_a_checkpoint_starts(corpus: Path, encoder: Path, tmp_pat
 def test_resume_false_refuses_like_no_word_about_it(trained: Path, corpus: Path, encoder: Path) -> None:
     with pytest.raises(ValueError, match="--resume_from_checkpoint true"):
         run(corpus, encoder, trained, resume_from_checkpoint="false")
+
+
+@pytest.mark.parametrize("as_list", [False, True])
+def test_a_tracker_that_is_not_installed_is_refused_at_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, as_list: bool
+) -> None:
+    monkeypatch.setattr(trainer_module, "get_available_reporting_integrations", lambda: ["tensorboard"])
+    arguments = ["--dataset", "nowhere", "--encoder", "nowhere", "--output_dir", str(tmp_path), "--report_to"]
+    wanted = ["tensorboard", "wandb"] if as_list else ["wandb"]
+    with pytest.raises(ValueError, match="'wandb' is not installed: pip install wandb, or .* none, tensorboard$"):
+        train.parse_arguments([*arguments, *wanted])
+    assert train.parse_arguments([*arguments, "tensorboard"])[2].report_to == ["tensorboard"]
+    assert train.parse_arguments(arguments[:-1])[2].report_to == []
 
 
 def test_resume_refuses_checkpoints_of_the_model_alone(corpus: Path, encoder: Path, tmp_path: Path) -> None:

@@ -245,3 +245,19 @@ def test_no_spans():
             [HAND[None, None]], torch.zeros(1, 0, 2, dtype=torch.long), torch.ones(1, 4), pooling=pooling, scope=scope
         )
         assert result.shape == (1, 0, 1)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "sum", "max"])
+@pytest.mark.parametrize("scope", ["context", "sentence", "span"])
+def test_autocast_changes_nothing(scope: str, pooling: str) -> None:
+    """Sums over hundreds of columns are of no use in half precision."""
+    generator = torch.Generator().manual_seed(0)
+    maps = [torch.randn(1, 2, 300, 300, generator=generator).mul(4).softmax(-1) for _ in range(2)]
+    starts = torch.arange(1, 280, 7)
+    spans = torch.stack([starts, starts + 1 + starts % 10], dim=-1).unsqueeze(0)
+    arguments = {"threshold": 0.0, "pooling": pooling, "scope": scope, "direction": "both"}
+    plain = attentional_contribution(maps, spans, torch.ones(1, 300), **arguments)
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = attentional_contribution(maps, spans, torch.ones(1, 300), **arguments)
+    assert mixed.dtype == torch.float32
+    assert torch.equal(mixed, plain)

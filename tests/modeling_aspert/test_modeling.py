@@ -6,6 +6,7 @@ import pytest
 import reference
 import tiny
 import torch
+from torch.nn import functional as F
 
 from modeling_aspert import AspertForJointExtraction
 from modeling_aspert.modeling_aspert import CHUNK_PAIR_VALUES, MAX_WIDTH_ROWS, AspertOutput, pairs_of_entities
@@ -53,15 +54,15 @@ def switch_name(fields: dict) -> str:
 def slow_sentences(model: AspertForJointExtraction, batch: dict[str, torch.Tensor]) -> list[reference.SlowAspert]:
     """The reference on the encoder's own hidden states and attentions, one object a sentence."""
     wanted = model.config.attentional_contribution
-    with torch.no_grad():
-        encoded = model.encoder(batch["input_ids"], batch["attention_mask"], output_attentions=wanted)
+    weights = dict(model.named_parameters())
+    encoded = model.encoder(batch["input_ids"], batch["attention_mask"], output_attentions=wanted)
     special = {tiny.make_processor().tokenizer.cls_token_id, tiny.make_processor().tokenizer.sep_token_id}
     sentences = []
     for row, (ids, mask) in enumerate(zip(batch["input_ids"].tolist(), batch["attention_mask"].tolist())):
         sentences.append(
             reference.SlowAspert(
                 model.config,
-                {name: weight.detach() for name, weight in model.state_dict().items()},
+                weights,
                 encoded.last_hidden_state[row],
                 reference.channels(encoded.attentions, row) if wanted else None,
                 mask,
@@ -108,6 +109,31 @@ def test_logits_equal_the_equations(fields):
     assert_same(evaluated.span_logits, batch["span_mask"], spans)
     assert_same(evaluated.relation_logits, batch["pair_mask"], pairs)
     assert not evaluated.relation_logits[~batch["pair_mask"]].any()
+
+
+@pytest.mark.parametrize("fields", [*SWITCHES, {"span_loss_weight": 0.3}], ids=switch_name)
+def test_gradients_equal_the_equations(fields):
+    """Eq. 10 by loops, through both classifiers, the contribution and the encoder: every parameter's gradient."""
+    model = tiny.make_model(**fields, **NO_DROPOUT).train()
+    batch = tiny.make_batch(model.config, negative_entity_count=12, negative_relation_count=4)
+    weights = list(model.parameters())
+    output = model(**batch)
+    ours = torch.autograd.grad(output.loss, weights, allow_unused=True)
+
+    spans, pairs = slow_logits(model, batch)
+    span_logits = torch.stack([logits for sentence in spans for logits in sentence])
+    pair_logits = torch.stack([logits for sentence in pairs for logits in sentence])
+    span_loss = F.cross_entropy(span_logits, batch["span_labels"][batch["span_mask"]])
+    targets = batch["pair_labels"][batch["pair_mask"]].to(pair_logits)
+    if model.config.relation_none_class:
+        targets = torch.cat([targets, 1 - targets.amax(-1, keepdim=True)], dim=-1)
+    loss = model.config.span_loss_weight * span_loss + F.binary_cross_entropy_with_logits(pair_logits, targets)
+    torch.testing.assert_close(output.loss, loss, rtol=1e-5, atol=1e-6)
+    slow = torch.autograd.grad(loss, weights, allow_unused=True)
+    for (name, _), one, other in zip(model.named_parameters(), ours, slow, strict=True):
+        assert (one is None) == (other is None), name
+        if one is not None:
+            torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5, msg=lambda text, name=name: f"{name}: {text}")
 
 
 @pytest.mark.parametrize("fields", SWITCHES, ids=switch_name)
