@@ -50,6 +50,9 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="WORDS",
         help="overlap of the windows over long sentences (default: 64)",
     )
+
+    texts = argparse.ArgumentParser(add_help=False)
+    group = texts.add_argument_group("text options")
     group.add_argument("--word-splitter", help="rules, rules-split-hyphens or whitespace (default: the model's)")
     group.add_argument("--language", help="language of the text, for its sentences (default: the model's)")
     group.add_argument("--no-sentence-splitting", action="store_true", help="take each record as one sentence")
@@ -62,20 +65,31 @@ def build_parser() -> argparse.ArgumentParser:
 
     predict = commands.add_parser(
         "predict",
-        parents=[options, source],
+        parents=[options, texts, source],
         help="extract entities and relations from texts or words",
         description="Raw text, one record a line; or JSONL, CSV, TSV, Parquet, or JSON in SpERT's format (words in, "
-        "words out). With --output and JSONL a run that was stopped goes on where it was.",
+        "words out). All entities are predicted: those that input records hold are ignored. Results come when 256 "
+        "records, or about a million characters, were read. With --output and the format jsonl, the same command "
+        "goes on where a stopped run was, with the same inputs; the other formats begin anew.",
     )
-    predict.add_argument("--output", metavar="FILE", help="default: JSON lines on standard output")
-    predict.add_argument("--format", choices=_OUTPUT_FORMATS, help="default: jsonl")
+    predict.add_argument("--output", metavar="PATH", help="default: JSON lines on standard output")
+    predict.add_argument(
+        "--format",
+        choices=_OUTPUT_FORMATS,
+        help="default: by the suffix of --output (.jsonl, .json, .parquet, .spacy, .nt, .graphml), else jsonl; "
+        "csv, brat and neo4j write a folder",
+    )
     predict.add_argument("--progress", action="store_true", help="a progress bar even if stderr is no terminal")
 
     evaluate = commands.add_parser("evaluate", parents=[options], help="score a model on annotated data")
     evaluate.add_argument("data", metavar="DATA.json", help="JSON or JSONL in SpERT's format")
     evaluate.add_argument("--output", metavar="DIR", help="write scores, predictions and an error analysis there")
+    # the words are given
+    evaluate.set_defaults(word_splitter=None, language=None, no_sentence_splitting=True)
 
-    show = commands.add_parser("show", parents=[options, source], help="draw entities and relations as an HTML page")
+    show = commands.add_parser(
+        "show", parents=[options, texts, source], help="draw entities and relations as an HTML page"
+    )
     show.add_argument("--output", metavar="PAGE.html", required=True)
     show.add_argument("--title", default="Entities and relations")
 
@@ -91,7 +105,8 @@ def build_parser() -> argparse.ArgumentParser:
     validate.add_argument("--types", metavar="TYPES.json", help="also check that all types are known")
     validate.add_argument("--max-span-width", type=int, default=10, help="count entities of more words (default: 10)")
 
-    commands.add_parser("info", parents=[model], help="labels and switches of a model")
+    info = commands.add_parser("info", parents=[model], help="labels, switches and scores of a model")
+    info.add_argument("--revision", help="branch, tag or commit of a Hub name")
 
     spert = commands.add_parser("import-spert", help="turn a checkpoint of SpERT's code into an ASpERT model")
     spert.add_argument("spert_dir", metavar="SPERT_DIR", help="folder with config.json, model.safetensors, vocab.txt")
@@ -117,7 +132,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     constraints.add_argument("data", metavar="TRAIN.json")
 
-    demo = commands.add_parser("demo", parents=[options], help="a web page on this machine to try a model")
+    demo = commands.add_parser("demo", parents=[options, texts], help="a web page on this machine to try a model")
     demo.add_argument("--port", type=int, default=7860)
     return parser
 
@@ -152,10 +167,18 @@ def main(argv: list[str] | None = None) -> int:
     except Exception as error:
         if os.environ.get("ASPERT_TRACEBACK"):
             raise
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        print(f"error: {' '.join(line.strip() for line in lines)}", file=sys.stderr)
+        print(f"error: {_one_line(error)}", file=sys.stderr)
         return 2
     return 0
+
+
+def _one_line(error: Exception) -> str:
+    """What is wrong; of several problems with data, their number and the first."""
+    problems = getattr(error, "problems", ())
+    if len(problems) > 1:
+        return f"{len(problems)} problems, the first: {problems[0]}"
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return " ".join(line.strip() for line in lines)
 
 
 if __name__ == "__main__":

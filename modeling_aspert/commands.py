@@ -2,29 +2,44 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import sys
 from argparse import Namespace
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 from tqdm import tqdm
+from transformers.utils import cached_file
 
 import data_scripts
+from data_scripts.reading import read_json
 
-from . import AspertConfig, ExtractionOptions, Extractor, decoding
+from . import AspertConfig, AspertForJointExtraction, ExtractionOptions, Extractor, decoding
 from .documents import split_sentences, split_words
-from .export import open_writer
-from .extraction import CHUNK_INPUTS, Sentence
+from .export import FORMATS, choose_format, open_writer
+from .extraction import CHUNK_INPUTS, Sentence, chunks
 from .files import whole_files, write_text
 from .onnx_model import is_export, load_exported
+from .record_writer import check_target, json_line
 from .saved_models import load_config, load_saved
-from .scoring import compute_scores, format_scores
-from .streaming import InputRecord, ResumableJsonlWriter, count_records, describe_inputs, json_line, read_inputs
+from .scoring import VIEWS, compute_scores, format_scores
+from .streaming import InputRecord, ResumableJsonlWriter, count_records, describe_inputs, read_inputs
+
+
+@contextmanager
+def _naming_the_model(name: str) -> Iterator[None]:
+    """An error of the Hub's names the model, which may be a folder's name with a slip."""
+    try:
+        yield
+    except OSError as error:
+        if Path(name).is_dir() or isinstance(error, FileNotFoundError):
+            raise
+        reason = str(error).strip().partition("\n")[0]
+        raise OSError(f"{name}: neither a folder here nor a model that the Hub gives ({reason})") from error
 
 
 def load(args: Namespace) -> Extractor:
@@ -35,7 +50,8 @@ def load(args: Namespace) -> Extractor:
     if exported:
         model, processor = load_exported(args.model)
     else:
-        model, processor = load_saved(args.model, getattr(torch, args.dtype), args.revision)
+        with _naming_the_model(args.model):
+            model, processor = load_saved(args.model, getattr(torch, args.dtype), args.revision)
     if args.word_splitter is not None:
         processor.word_splitter = args.word_splitter
         split_words("", processor.word_splitter)
@@ -75,10 +91,16 @@ def _thresholds(values: list[str] | None, config: AspertConfig) -> float | dict[
     return {**dict.fromkeys(config.relation_types, default), **by_type}
 
 
-def _run(extractor: Extractor, records: Iterable[InputRecord], as_words: bool) -> Iterator[dict[str, Any]]:
+def _chunks(records: Iterable[InputRecord]) -> Iterator[list[InputRecord]]:
+    def length(record: InputRecord) -> int:
+        return len(record.text) if record.tokens is None else sum(map(len, record.tokens))
+
+    return chunks(records, length, CHUNK_INPUTS)
+
+
+def _run(extractor: Extractor, chunks: Iterable[list[InputRecord]], as_words: bool) -> Iterator[dict[str, Any]]:
     """Predicted records in the order of the input: of words where ``as_words``, else of characters."""
-    stream = iter(records)
-    while chunk := list(itertools.islice(stream, CHUNK_INPUTS)):
+    for chunk in chunks:
         words = [record for record in chunk if as_words and record.tokens is not None]
         annotations = extractor.annotate(Sentence(record.tokens) for record in words)
         texts = extractor.extract(
@@ -93,6 +115,13 @@ def _run(extractor: Extractor, records: Iterable[InputRecord], as_words: bool) -
                 yield {"id": record.id, **next(texts)}
 
 
+def _made_of(predicted: dict[str, Any], record: InputRecord) -> bool:
+    """Whether a predicted record (of words, where it may be) is that of an input."""
+    if record.tokens is None:
+        return (predicted.get("id"), predicted.get("text")) == (record.id, record.text)
+    return (predicted.get("orig_id"), predicted.get("tokens")) == (record.id, record.tokens)
+
+
 def _inputs(args: Namespace) -> Iterable[InputRecord]:
     if args.text:
         if args.inputs:
@@ -101,21 +130,33 @@ def _inputs(args: Namespace) -> Iterable[InputRecord]:
     return read_inputs(args.inputs or ["-"], args.column, args.input_format)
 
 
-def _check_output(path: str | None) -> None:
-    """Raise OSError for an output that cannot be written: before the model is loaded, not after hours of work."""
-    if path is None:
-        return
-    probe = Path(path).with_name(f".{Path(path).name}.{os.getpid()}.probe")
+def _check_output(path: str | os.PathLike, directory: bool = False) -> None:
+    """Raise OSError for an output that cannot be written: before the model is loaded, not after hours of work.
+
+    Nothing is left behind, neither the folders above it.
+    """
+    target = check_target(path, directory)
+    probe = target.with_name(f".{target.name}.{os.getpid()}.probe")
+    missing = [folder for folder in target.parents if not os.path.exists(folder)]
     try:
-        probe.parent.mkdir(parents=True, exist_ok=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
         probe.touch()
         probe.unlink()
     except OSError as error:
         raise OSError(f"{path} cannot be written ({error.strerror}): choose another output") from error
+    finally:
+        for folder in missing:
+            with suppress(OSError):  # not made, or another run's too
+                folder.rmdir()
 
 
 def predict(args: Namespace) -> None:
-    _check_output(args.output)
+    format = args.format or "jsonl"
+    if args.output is not None:
+        format = choose_format(args.output, args.format)
+        _check_output(args.output, FORMATS[format].directory)
+    elif format != "jsonl":
+        raise ValueError(f"--format {format} needs --output")
     records = _inputs(args)
     extractor = load(args)
     shown = sys.stderr.isatty() or args.progress
@@ -123,12 +164,10 @@ def predict(args: Namespace) -> None:
     if shown:
         progress["total"] = len(args.text) if args.text else count_records(args.inputs or ["-"], args.input_format)
     if args.output is None:
-        if args.format not in ("jsonl", None):
-            raise ValueError(f"--format {args.format} needs --output")
-        for record in tqdm(_run(extractor, records, as_words=True), **progress):
-            print(json_line(record), flush=not sys.stdout.isatty() and bool(args.text))
+        for record in tqdm(_run(extractor, _chunks(records), as_words=True), **progress):
+            print(json_line(record), flush=True)
         return
-    if args.format in ("jsonl", None):
+    if format == "jsonl":
         settings = {
             "model": str(args.model),
             "options": {
@@ -140,24 +179,24 @@ def predict(args: Namespace) -> None:
             },
             "inputs": describe_inputs(args.inputs or ([] if args.text else ["-"])),
         }  # fmt: skip
-        with ResumableJsonlWriter(args.output, settings, chunk=CHUNK_INPUTS) as writer:
+        with ResumableJsonlWriter(args.output, settings) as writer:
+            todo = writer.skip_done(_chunks(records), _made_of)
             done = writer.completed
             if done:
                 print(
                     f"{args.output}: {done} records are there from a run before, going on after them", file=sys.stderr
                 )
-            remaining = itertools.islice(records, done, None)
-            for record in tqdm(_run(extractor, remaining, as_words=True), initial=done, **progress):
+            for record in tqdm(_run(extractor, todo, as_words=True), initial=done, **progress):
                 writer.write(record)
         return
-    with open_writer(args.output, args.format) as writer:
-        for record in tqdm(_run(extractor, records, as_words=False), **progress):
+    with open_writer(args.output, format) as writer:
+        for record in tqdm(_run(extractor, _chunks(records), as_words=False), **progress):
             writer.write(record)
 
 
 def evaluate(args: Namespace) -> None:
     if args.output is not None:
-        _check_output(str(Path(args.output) / "scores.json"))
+        _check_output(Path(args.output) / "scores.json")
     extractor = load(args)
     config = extractor.model.config
     schema = data_scripts.LabelSchema(
@@ -188,7 +227,7 @@ def show(args: Namespace) -> None:
 
     _check_output(args.output)
     extractor = load(args)
-    records = list(_run(extractor, _inputs(args), as_words=False))
+    records = list(_run(extractor, _chunks(_inputs(args)), as_words=False))
     visualize(records, args.output, args.title, extractor.model.config.symmetric_relations)
     print(f"{len(records)} records drawn in {args.output}")
 
@@ -203,10 +242,12 @@ def validate(args: Namespace) -> None:
             print(f"error: {problem}")
         for problem in report.warnings:
             print(f"warning: {problem}")
-        print(f"{path}: {len(records)} records, {len(report.errors)} errors, {len(report.warnings)} warnings")
+        found = {"record": records, "error": report.errors, "warning": report.warnings}
+        counts = (f"{len(items)} {name}{'' if len(items) == 1 else 's'}" for name, items in found.items())
+        print(f"{path}: {', '.join(counts)}")
         failed += bool(report.errors)
     if failed:
-        raise ValueError(f"{failed} of {len(args.data)} files have errors")
+        raise ValueError(f"files with errors: {failed} of {len(args.data)}")
 
 
 def convert(args: Namespace) -> None:
@@ -221,10 +262,15 @@ def convert(args: Namespace) -> None:
 
 
 def info(args: Namespace) -> None:
-    config = load_config(args.model)
-    encoder = config.encoder_config
+    with _naming_the_model(args.model):
+        config = load_config(args.model, args.revision)
+    encoder, processor = config.encoder_config, _json_beside(args, "processor_config.json")
+    with torch.device("meta"):  # sizes, no numbers
+        parameters = sum(weights.numel() for weights in AspertForJointExtraction(config).parameters())
     fields = {
         "model": args.model,
+        "saved with": f"transformers {config.transformers_version or '(not recorded)'}",
+        "parameters": f"{parameters:,}",
         "encoder": f"{encoder.model_type}, {encoder.num_hidden_layers} layers x {encoder.num_attention_heads} heads x "
         f"{encoder.hidden_size}",
         "entity types": ", ".join(config.entity_types),
@@ -234,16 +280,44 @@ def info(args: Namespace) -> None:
         "widest entity": f"{config.max_span_width} words",
         "attention features": "on" if config.attentional_contribution else "off",
         "span classifier": config.span_classifier,
+        "word shapes": "on" if config.word_shapes else "off",
         "relation threshold": config.relation_threshold,
+        "entity threshold": config.entity_threshold,
+        "entity overlap": config.entity_overlap,
+        "constraints": "off" if config.relation_type_constraints is None else "on",
+        "word splitter": processor.get("word_splitter", "(not recorded)"),
+        "language": processor.get("language", "(not recorded)"),
+        "dev micro F1": _headline(args, "dev", "eval"),
+        "test micro F1": _headline(args, "test", "test"),
     }
     for name, value in fields.items():
-        print(f"{name + ':':20}{value}")
+        if value is not None:
+            print(f"{name + ':':20}{value}")
+
+
+def _json_beside(args: Namespace, name: str) -> dict[str, Any]:
+    """A JSON object of a model's folder or Hub name; {} where it has no such file."""
+    try:
+        path = cached_file(args.model, name, revision=args.revision)
+    except OSError:
+        return {}
+    fields = read_json(Path(path))
+    return fields if isinstance(fields, dict) else {}
+
+
+def _headline(args: Namespace, split: str, prefix: str) -> str | None:
+    """The scores of a split that lie beside a model, those of `aspert evaluate` or of the training."""
+    results = _json_beside(args, f"{prefix}_results.json")
+    scores = {name.removeprefix(f"{prefix}_"): value for name, value in results.items()}
+    scores.update(_json_beside(args, f"scores_{split}.json"))
+    shown = [f"{title} {scores[name]:.2f}" for view, title in VIEWS.items() if (name := f"{view}_micro_f1") in scores]
+    return ", ".join(shown) or None
 
 
 def import_spert(args: Namespace) -> None:
     from .spert_import import load_spert
 
-    _check_output(str(Path(args.output) / "config.json"))
+    _check_output(Path(args.output) / "config.json")
     model, processor = load_spert(args.spert_dir, args.types, args.max_span_width, args.relation_threshold)
     with whole_files(args.output) as folder:
         model.save_pretrained(folder)
@@ -256,7 +330,7 @@ def export_onnx(args: Namespace) -> None:
     from .onnx_export import check_extra, export_onnx
 
     check_extra()
-    _check_output(str(Path(args.output) / "spans.onnx"))
+    _check_output(Path(args.output) / "spans.onnx")
     model, processor = load_saved(args.model, revision=args.revision)
     export_onnx(model, processor, args.output, int8=args.int8)
     size = sum(file.stat().st_size for file in Path(args.output).glob("*.onnx*")) / 2**20

@@ -142,6 +142,34 @@ FORMATS: dict[str, type[Writer]] = {
 }
 
 
+_SUFFIXES = {
+    ".jsonl": "jsonl",
+    ".json": "json",
+    ".parquet": "parquet",
+    ".csv": "csv",
+    ".spacy": "spacy",
+    ".nt": "ntriples",
+    ".graphml": "graphml",
+}
+
+
+def choose_format(path: str | os.PathLike, format: str | None = None) -> str:
+    """`format`, or the one that the suffix of `path` means; JSON lines for other suffixes.
+
+    Raises ValueError for a suffix that means another format, and for .csv, since that format makes a folder.
+    """
+    suffix = Path(path).suffix.lower()
+    meant = _SUFFIXES.get(suffix)
+    if meant is not None and format not in (None, meant):
+        raise ValueError(f"{path}: the suffix {suffix} does not go with the format {format}: leave one of them out")
+    if meant == "csv":
+        raise ValueError(
+            f"{path}: the format csv writes a folder with entities.csv and relations.csv: give the name of a folder, "
+            "and the format csv"
+        )
+    return format or meant or "jsonl"
+
+
 def open_writer(path: str | os.PathLike, format: str) -> Writer:
     """A writer of records; use it in a `with` block.
 

@@ -14,8 +14,8 @@ from .record_writer import Record, Writer, check_record, sync
 class BratWriter(Writer):
     """A folder for brat: NAME.txt and NAME.ann for each record, scores as notes.
 
-    NAME is the record's id, percent-encoded but for letters, digits, - and _ ("0", "1", ... without an id; followed
-    by .N, the record's number, where the name is taken or long). What lies beyond a tab or a line break is a further
+    NAME is the record's id, percent-encoded but for letters, digits, - and _ ("0", "1", ... without an id or with an
+    empty one; followed by .N, the record's number, where the name is taken or long). What lies beyond a tab or a line break is a further
     fragment of the entity, as brat wants it. brat's type names are made of A-Z, a-z, 0-9, - and _.
     """
 
@@ -52,9 +52,9 @@ class BratWriter(Writer):
                 file.write(self._holdable(content))
 
     def _name(self, record: Record) -> str:
-        identity = record["id"] if record.get("id") is not None else self.n_records
+        identity = record["id"] if record.get("id") not in (None, "") else self.n_records
         name = quote(self._holdable(str(identity)), safe="").replace(".", "%2E").replace("~", "%7E")
-        if not name or len(name) > 200 or (self._temporary / f"{name}.txt").exists():
+        if len(name) > 200 or (self._temporary / f"{name}.txt").exists():
             name = f"{name[:200]}.{self.n_records}"
         return name
 

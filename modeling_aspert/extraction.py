@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import operator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from numbers import Integral, Real
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -20,11 +22,35 @@ from .processing_aspert import AspertProcessor, EncodedSentence
 
 logger = logging.getLogger(__name__)
 
-# Inputs that are worked on together, sorted by length. A run that is taken up again at a multiple of it sees the same
+# Inputs that are worked on together, sorted by length. A run that is taken up again at the end of a chunk sees the same
 # batches, so the scores are the same to the last digit.
 CHUNK_INPUTS = 256
+CHUNK_CHARACTERS = 1_000_000
 # A batch's attention maps hold at most this many values a head: 16 sentences of 128 sub-words.
 _MAP_BUDGET = 16 * 128**2
+
+
+T = TypeVar("T")
+
+
+def chunks(inputs: Iterable[T], length: Callable[[T], int], most: int) -> Iterator[list[T]]:
+    """The inputs in lists. A list ends with its input number ``most``, or with the one by which it reaches
+    ``CHUNK_CHARACTERS``, so that few long inputs are worked on at a time; no list depends on what comes after it.
+
+    Args:
+        inputs: of any kind.
+        length: characters of an input.
+        most: inputs in a list.
+    """
+    chunk, characters = [], 0
+    for given in inputs:
+        chunk.append(given)
+        characters += length(given)
+        if len(chunk) == most or characters >= CHUNK_CHARACTERS:
+            yield chunk
+            chunk, characters = [], 0
+    if chunk:
+        yield chunk
 
 
 @dataclass
@@ -38,8 +64,11 @@ class ExtractionOptions:
         batch_size: sentences a forward pass; long sentences are batched by fewer.
         stride: words by which the windows over a sentence that is longer than the encoder overlap.
         split_sentences: False takes each text as one sentence.
+        language: of the texts, for their sentences, an ISO 639-1 code; default: the processor's.
+        word_splitter: how texts are split into words, see `documents.split_words`; default: the processor's.
 
     Raises:
+        TypeError: a threshold that is not a number.
         ValueError: a value out of range.
     """
 
@@ -49,6 +78,8 @@ class ExtractionOptions:
     batch_size: int = 16
     stride: int = 64
     split_sentences: bool = True
+    language: str | None = None
+    word_splitter: str | None = None
 
     def __post_init__(self) -> None:
         thresholds = {"entity_threshold": self.entity_threshold} if self.entity_threshold is not None else {}
@@ -57,13 +88,21 @@ class ExtractionOptions:
         elif self.relation_threshold is not None:
             thresholds["relation_threshold"] = self.relation_threshold
         for name, value in thresholds.items():
+            problem = f"{name} = {value!r} is not valid: it must be a number in [0, 1]"
+            if not isinstance(value, Real):
+                raise TypeError(problem)
             if not 0 <= value <= 1:
-                raise ValueError(f"{name} = {value!r} is not valid: it must be a number in [0, 1]")
+                raise ValueError(problem)
         if self.overlap not in (None, *ENTITY_OVERLAPS):
             raise ValueError(f"overlap = {self.overlap!r} is not valid: it must be allow or flat")
         for name, least in (("batch_size", 1), ("stride", 0)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} = {getattr(self, name)!r} is not valid: it must be >= {least}")
+            value = getattr(self, name)
+            if not isinstance(value, Integral) or value < least:
+                raise ValueError(f"{name} = {value!r} is not valid: it must be an integer >= {least}")
+        if self.word_splitter is not None:
+            split_words("", self.word_splitter)
+        if self.language is not None and self.split_sentences:
+            split_sentences("", self.language)
 
 
 @dataclass(slots=True)
@@ -87,6 +126,7 @@ class _Unit:
     encoded: EncodedSentence
     word_start: int
     word_end: int
+    given: Sequence[int] = ()  # which of the sentence's given entities it holds, sorted by their spans
     spans: np.ndarray | None = None
     labels: np.ndarray | None = None
 
@@ -96,6 +136,8 @@ class _Document:
     text: str
     sentences: list[Sentence] = field(default_factory=list)
     word_spans: list[list[tuple[int, int]]] = field(default_factory=list)
+    # which of the text's given entities each sentence holds; None where entities are predicted
+    given: list[Sequence[int] | None] = field(default_factory=list)
 
 
 class Extractor:
@@ -104,7 +146,7 @@ class Extractor:
     Args:
         model: in evaluation mode; its device and dtype are used as they are.
         processor: the model's.
-        options: how entities and relations are chosen.
+        options: how entities and relations are chosen; its language and word splitter go before the processor's.
     """
 
     def __init__(
@@ -116,16 +158,20 @@ class Extractor:
         self.model = model.eval()
         self.processor = processor
         self.options = options or ExtractionOptions()
+        self.language = self.options.language or processor.language
+        self.word_splitter = self.options.word_splitter or processor.word_splitter
         self.collator = AspertDataCollator(processor, model.config, training=False)
 
     def annotate(self, sentences: Iterable[Sentence]) -> Iterator[dict[str, list[dict[str, Any]]]]:
         """The "entities" and "relations" of each sentence, as a word record with scores.
 
+        Given entities come back in the order in which they were given.
+
         Raises:
             ValueError: a given entity has a type or span that the model or sentence does not have.
         """
-        stream = iter(sentences)
-        while chunk := list(itertools.islice(stream, CHUNK_INPUTS)):
+        stream = map(self._with_checked_entities, itertools.count(), sentences)
+        for chunk in chunks(stream, lambda sentence: sum(map(len, sentence.words)), CHUNK_INPUTS):
             yield from self._annotate_chunk(chunk)
 
     def extract(self, inputs: Iterable[str | Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
@@ -134,37 +180,79 @@ class Extractor:
         Args:
             inputs: strings, or mappings with "text" and optionally "entities" ("type", "start", "end" in characters),
                 for which only relations are predicted; or mappings with "tokens" (and entities in words), whose text
-                is the words joined by blanks.
+                is the words joined by blanks. Given entities come back in the order in which they were given, with
+                the position in that order as "id", whatever "id" they had; white space at their ends is left out.
+
+        Raises:
+            ValueError: an input of another form, or a given entity whose type or span the model or text does not have.
         """
-        stream = iter(inputs)
-        while chunk := list(itertools.islice(stream, CHUNK_INPUTS)):
-            yield from self._extract_chunk([self._document(given) for given in chunk])
+        stream = ((number, self._document(given, f"input {number}")) for number, given in enumerate(inputs))
+        warned = False
+        for chunk in chunks(stream, lambda item: len(item[1].text), CHUNK_INPUTS):
+            apart = [number for number, document in chunk if sum(map(bool, document.given)) > 1]
+            if apart and not warned:
+                logger.warning(
+                    "input %d: its given entities are in several sentences, and no relation is looked for between "
+                    "sentences: choose split_sentences=False, or give the words of one sentence (said once)",
+                    apart[0],
+                )
+                warned = True
+            yield from self._extract_chunk([document for _, document in chunk])
 
     # -- texts --------------------------------------------------------------------------------------------------
 
-    def _document(self, given: str | Mapping[str, Any]) -> _Document:
+    def _document(self, given: str | Mapping[str, Any], where: str) -> _Document:
         if isinstance(given, str):
             given = {"text": given}
+        if not isinstance(given, Mapping) or not given.keys() & {"text", "tokens"}:
+            what = f"has the fields {list(given)}" if isinstance(given, Mapping) else f"is {type(given).__name__}"
+            raise ValueError(
+                f'{where} {what}: give a string, a mapping with "text" or "tokens", or a list of words with '
+                "is_split_into_words=True"
+            )
         if "tokens" in given:
-            return _document_of_words(given)
+            return self._document_of_words(given, where)
         text, entities = given["text"], given.get("entities")
         if not isinstance(text, str):
-            raise ValueError(f"text must be a string, not {type(text).__name__}")
+            raise ValueError(f"{where}: text is {type(text).__name__}, give a string")
+        text = _plain(text)
         if entities is not None:
-            _check_spans(entities, len(text), "characters of the text")
+            entities = self._checked_entities(entities, len(text), "characters of the text", where)
+            entities = [_without_blanks(entity, text, f"{where}, entities[{n}]") for n, entity in enumerate(entities)]
         spans = [(entity["start"], entity["end"]) for entity in entities or ()]
         document = _Document(text)
         for start, end in self._sentences(text, spans):
-            words = _cut_words(split_words(text[start:end], self.processor.word_splitter), start, spans)
-            inside = None
+            words = _cut_words(split_words(text[start:end], self.word_splitter), start, spans)
+            inside = given_here = None
             if entities is not None:
-                inside = [_in_words(entity, words) for entity in entities if start <= entity["start"] < end]
+                given_here = [number for number, (first, _) in enumerate(spans) if start <= first < end]
+                inside = [_in_words(entities[number], words) for number in given_here]
             if words:
                 document.sentences.append(Sentence([text[first:last] for first, last in words], inside))
                 document.word_spans.append(words)
-        placed = sum(len(sentence.entities or ()) for sentence in document.sentences)
-        if entities is not None and placed != len(entities):
-            raise ValueError(f"{len(entities) - placed} given entities hold nothing but white space: remove them")
+                document.given.append(given_here)
+        return document
+
+    def _document_of_words(self, given: Mapping[str, Any], where: str) -> _Document:
+        words, entities = given["tokens"], given.get("entities")
+        if isinstance(words, (str, bytes)) or not isinstance(words, Iterable):
+            raise ValueError(
+                f"{where}: the words are {type(words).__name__}, give a list of strings; a string that is still to be "
+                "split into words goes without is_split_into_words"
+            )
+        words = list(words)
+        for index, word in enumerate(words):
+            if not isinstance(word, str):
+                raise ValueError(f"{where}: tokens[{index}] is {word!r}, give a string")
+        words = list(map(_plain, words))
+        if entities is not None:
+            entities = self._checked_entities(entities, len(words), "words of the sentence", where)
+        starts = np.cumsum([0, *(len(word) + 1 for word in words)]).tolist()
+        document = _Document(" ".join(words))
+        if words:
+            document.sentences.append(Sentence(words, entities))
+            document.word_spans.append([(start, start + len(word)) for start, word in zip(starts, words)])
+            document.given.append(None if entities is None else range(len(entities)))
         return document
 
     def _sentences(self, text: str, spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
@@ -172,7 +260,7 @@ class Extractor:
         if not self.options.split_sentences:
             return [(0, len(text))]
         joined: list[tuple[int, int]] = []
-        for start, end in split_sentences(text, self.processor.language):
+        for start, end in split_sentences(text, self.language):
             if joined and any(first < start and last > joined[-1][1] for first, last in spans):
                 joined[-1] = (joined[-1][0], end)
             else:
@@ -183,14 +271,15 @@ class Extractor:
         annotations = self.annotate([sentence for document in documents for sentence in document.sentences])
         for document in documents:
             record: dict[str, Any] = {"text": document.text, "entities": [], "relations": []}
-            for words in document.word_spans:
+            for words, given in zip(document.word_spans, document.given):
                 annotation = next(annotations)
                 first_id = len(record["entities"])
-                for entity in annotation["entities"]:
+                ids = range(first_id, first_id + len(annotation["entities"])) if given is None else given
+                for entity_id, entity in zip(ids, annotation["entities"]):
                     start, end = words[entity["start"]][0], words[entity["end"] - 1][1]
                     record["entities"].append(
                         {
-                            "id": len(record["entities"]),
+                            "id": entity_id,
                             "type": entity["type"],
                             "text": document.text[start:end],
                             "start": start,
@@ -199,11 +288,50 @@ class Extractor:
                         }
                     )
                 for relation in annotation["relations"]:
-                    head, tail = first_id + relation["head"], first_id + relation["tail"]
+                    head, tail = ids[relation["head"]], ids[relation["tail"]]
                     record["relations"].append({**relation, "head": head, "tail": tail})
+            # given entities: as they were given, not sentence by sentence
+            record["entities"].sort(key=lambda entity: entity["id"])
             yield record
 
     # -- sentences ----------------------------------------------------------------------------------------------
+
+    def _with_checked_entities(self, number: int, sentence: Sentence) -> Sentence:
+        if sentence.entities is None:
+            return sentence
+        where, length = f"sentence {number}", len(sentence.words)
+        return Sentence(
+            sentence.words, self._checked_entities(sentence.entities, length, "words of the sentence", where)
+        )
+
+    def _checked_entities(
+        self, entities: Iterable[Mapping[str, Any]], length: int, unit: str, where: str
+    ) -> list[dict[str, Any]]:
+        """Given entities, of plain JSON types."""
+        if not isinstance(entities, Iterable):
+            raise ValueError(f"{where}: entities is {type(entities).__name__}, give a list of mappings")
+        types = self.model.config.entity_types
+        checked = []
+        for number, entity in enumerate(entities):
+            name = f"{where}, entities[{number}]"
+            if not isinstance(entity, Mapping):
+                raise ValueError(f"{name} is {entity!r}: give a mapping with type, start and end")
+            for required in ("type", "start", "end"):
+                if required not in entity:
+                    raise ValueError(f"{name} has no {required!r}: give type, start and end (in {unit})")
+            if entity["type"] not in types:
+                raise ValueError(f"{name} has the type {entity['type']!r}: choose one of the model's, {types}")
+            try:
+                start, end = operator.index(entity["start"]), operator.index(entity["end"])
+            except TypeError:
+                start = end = -1
+            if not 0 <= start < end <= length:
+                raise ValueError(
+                    f"{name} has start = {entity['start']!r} and end = {entity['end']!r}: give integers with "
+                    f"0 <= start < end <= {length} ({unit})"
+                )
+            checked.append({"type": types[types.index(entity["type"])], "start": start, "end": end})
+        return checked
 
     def _annotate_chunk(self, sentences: Sequence[Sentence]) -> list[dict[str, list[dict[str, Any]]]]:
         encoded = self.processor.encode([sentence.words for sentence in sentences])
@@ -221,9 +349,12 @@ class Extractor:
             for number, prediction in zip(batch, predictions):
                 annotations[number] = prediction.annotation(self.model.config)
         results = []
-        for position in range(len(sentences)):
+        for position, sentence in enumerate(sentences):
             numbers = units_of.get(position, [])
-            if len(numbers) == 1 and numbers[0] in annotations:
+            if sentence.entities is not None:
+                found = [(units[number].given, annotations[number]["relations"]) for number in numbers]
+                results.append(_with_relations(sentence.entities, found))
+            elif len(numbers) == 1 and numbers[0] in annotations:
                 results.append(annotations[numbers[0]])
             else:
                 parts = [annotations[number] for number in numbers]
@@ -240,20 +371,21 @@ class Extractor:
         else:
             counts = np.diff(encoded.word_offsets).tolist()
             bounds = windows(counts, limit - self.processor.num_special_tokens, self.options.stride)
-        if sentence.entities is not None:
-            _check_spans(sentence.entities, encoded.num_words, "words of the sentence")
         seen = 0
         for start, end in bounds:
             unit = _Unit(position, self.processor.window(encoded, start, end), start, end)
             if sentence.entities is not None:
-                inside = [entity for entity in sentence.entities if start <= entity["start"] and entity["end"] <= end]
-                inside.sort(key=lambda entity: (entity["start"], entity["end"]))
+                entities = sentence.entities
+                inside = [n for n, given in enumerate(entities) if start <= given["start"] and given["end"] <= end]
+                inside.sort(key=lambda n: (entities[n]["start"], entities[n]["end"]))
                 seen = max(seen, len(inside))
                 if not inside:
                     continue
-                spans = [(entity["start"] - start, entity["end"] - start) for entity in inside]
+                spans = [(entities[n]["start"] - start, entities[n]["end"] - start) for n in inside]
+                types = self.model.config.entity_types
+                unit.given = inside
                 unit.spans = np.asarray(spans, dtype=np.int64)
-                unit.labels = np.asarray([self._entity_label(entity["type"]) for entity in inside])
+                unit.labels = np.asarray([types.index(entities[n]["type"]) + 1 for n in inside])
             yield unit
         if sentence.entities is not None and seen < len(sentence.entities):
             logger.warning(
@@ -263,12 +395,6 @@ class Extractor:
                 limit,
                 len(bounds),
             )
-
-    def _entity_label(self, name: str) -> int:
-        types = self.model.config.entity_types
-        if name not in types:
-            raise ValueError(f"a given entity has type {name!r}, but the model knows {types}")
-        return types.index(name) + 1
 
     def _batches(self, units: Sequence[_Unit]) -> Iterator[list[int]]:
         """Units of like length, and of like kind: entities given or not."""
@@ -312,16 +438,9 @@ class Extractor:
         return predictions.per_sentence(len(units))
 
 
-def _document_of_words(given: Mapping[str, Any]) -> _Document:
-    words = list(given["tokens"])
-    if not all(isinstance(word, str) for word in words):
-        raise ValueError("tokens must be a list of strings")
-    starts = np.cumsum([0, *(len(word) + 1 for word in words)]).tolist()
-    document = _Document(" ".join(words))
-    if words:
-        document.sentences.append(Sentence(words, given.get("entities")))
-        document.word_spans.append([(start, start + len(word)) for start, word in zip(starts, words)])
-    return document
+def _plain(text: str) -> str:
+    """The string itself, not one of a subclass such as numpy's."""
+    return str.__str__(text)
 
 
 def _cut_words(
@@ -340,15 +459,34 @@ def _cut_words(
     return result
 
 
+def _without_blanks(entity: dict[str, Any], text: str, name: str) -> dict[str, Any]:
+    piece = text[entity["start"] : entity["end"]]
+    if not piece.strip():
+        raise ValueError(f"{name} holds nothing but white space: remove it")
+    start = entity["start"] + len(piece) - len(piece.lstrip())
+    return {**entity, "start": start, "end": start + len(piece.strip())}
+
+
 def _in_words(entity: Mapping[str, Any], words: Sequence[tuple[int, int]]) -> dict[str, Any]:
     covered = [n for n, (start, end) in enumerate(words) if start < entity["end"] and entity["start"] < end]
-    if not covered:
-        raise ValueError(f"given entity {dict(entity)!r} holds nothing but white space: remove it")
     return {"type": entity["type"], "start": covered[0], "end": covered[-1] + 1}
 
 
-def _check_spans(entities: Sequence[Mapping[str, Any]], length: int, what: str) -> None:
-    for entity in entities:
-        start, end = entity.get("start"), entity.get("end")
-        if not isinstance(start, int) or not isinstance(end, int) or not 0 <= start < end <= length:
-            raise ValueError(f"given entity {dict(entity)!r} must have 0 <= start < end <= {length} ({what})")
+def _with_relations(
+    entities: Sequence[Mapping[str, Any]], found: Iterable[tuple[Sequence[int], Iterable[Mapping[str, Any]]]]
+) -> dict[str, list[dict[str, Any]]]:
+    """Given entities as they were given, and the relations of their sentence or of its windows, the best of equals.
+
+    found: which entities each window holds, and its relations, whose heads and tails count only these.
+    """
+    relations: dict[tuple[int, int, str], dict[str, Any]] = {}
+    for given, of_window in found:
+        for relation in of_window:
+            head, tail = given[relation["head"]], given[relation["tail"]]
+            key = (head, tail, relation["type"])
+            if key not in relations or relation["score"] > relations[key]["score"]:
+                relations[key] = {**relation, "head": head, "tail": tail}
+    return {
+        "entities": [{**entity, "score": 1.0} for entity in entities],
+        "relations": [relations[key] for key in sorted(relations, key=operator.itemgetter(0, 1))],
+    }

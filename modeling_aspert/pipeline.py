@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields
 from typing import Any
 
@@ -12,7 +13,7 @@ from transformers import Pipeline
 from .extraction import ExtractionOptions, Extractor
 
 TASK = "joint-extraction"
-_OPTIONS = {option.name for option in fields(ExtractionOptions)}
+_OPTIONS = sorted({"is_split_into_words", *(option.name for option in fields(ExtractionOptions))})
 
 
 class JointExtractionPipeline(Pipeline):
@@ -24,9 +25,14 @@ class JointExtractionPipeline(Pipeline):
 
     Result, of plain JSON types: ``{"text", "entities": [{"id", "type", "text", "start", "end", "score"}],
     "relations": [{"type", "head", "tail", "score"}]}``; start and end count characters, end-exclusive, and
-    ``text[start:end]`` is the entity's text; head and tail are entity ids.
+    ``text[start:end]`` is the entity's text; head and tail are entity ids, which are positions in the list of entities.
+    Given entities keep the order in which they were given, so entity i of the result is the given entity i.
 
     Options, here or in each call: those of :class:`ExtractionOptions`, and ``is_split_into_words``.
+
+    Raises:
+        TypeError: an option that there is not, or a threshold that is not a number.
+        ValueError: an option out of range, or an input of another form.
     """
 
     _load_processor = True
@@ -48,11 +54,7 @@ class JointExtractionPipeline(Pipeline):
         if options.get("batch_size") is None:
             options.pop("batch_size", None)
         options.pop("num_workers", None)
-        unknown = set(options) - _OPTIONS
-        if unknown:
-            raise TypeError(
-                f"unknown options {sorted(unknown)}: choose from {sorted(_OPTIONS | {'is_split_into_words'})}"
-            )
+        _check_names(options)
         settings = {**self._forward_params, **options}
         if self._batch_size is not None:
             settings.setdefault("batch_size", self._batch_size)
@@ -70,7 +72,11 @@ class JointExtractionPipeline(Pipeline):
     # the steps of the base class, for callers that run them one by one
 
     def _sanitize_parameters(self, **options: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+        # transformers' own, which it leaves among the options
+        options.pop("local_files_only", None)
+        _check_names(options)
         preprocess = {name: options.pop(name) for name in ("is_split_into_words",) if name in options}
+        ExtractionOptions(**options)
         return preprocess, options, {}
 
     def preprocess(self, inputs: Any, is_split_into_words: bool = False) -> dict[str, Any]:
@@ -83,10 +89,22 @@ class JointExtractionPipeline(Pipeline):
         return model_outputs
 
 
+def _check_names(options: Iterable[str]) -> None:
+    for name in options:
+        if name not in _OPTIONS:
+            nearest = difflib.get_close_matches(name, _OPTIONS, n=1)
+            meant = f"did you mean {nearest[0]!r}? Choose" if nearest else "choose"
+            raise TypeError(f"unknown option {name!r}: {meant} from {_OPTIONS}")
+
+
 def _is_single(inputs: Any, is_split_into_words: bool) -> bool:
-    if isinstance(inputs, (str, Mapping)):
+    if isinstance(inputs, (str, bytes, Mapping)):
         return True
-    return is_split_into_words and isinstance(inputs, (list, tuple)) and all(isinstance(word, str) for word in inputs)
+    if is_split_into_words and isinstance(inputs, (list, tuple)):
+        return all(isinstance(word, str) for word in inputs)
+    # not `Iterable`, which does not know of the columns of `datasets`; what cannot be iterated over is for the
+    # extractor to refuse
+    return not hasattr(inputs, "__iter__") and not hasattr(inputs, "__getitem__")
 
 
 def _as_input(value: Any, is_split_into_words: bool) -> Any:

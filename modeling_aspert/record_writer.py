@@ -39,8 +39,8 @@ def json_line(record: Record) -> str:
     return json.dumps(record, allow_nan=False) if re.search(f"[{SURROGATES}]", line) else line
 
 
-def output_target(path: str | os.PathLike, directory: bool = False) -> Path:
-    """Where an output goes: `path`, behind symbolic links, its folder made.
+def check_target(path: str | os.PathLike, directory: bool = False) -> Path:
+    """Where an output goes: `path`, behind symbolic links.
 
     Raises FileExistsError for what must not be replaced: for a file anything but a file (a folder, /dev/null), for a
     folder anything but an empty folder.
@@ -50,6 +50,12 @@ def output_target(path: str | os.PathLike, directory: bool = False) -> Path:
         raise FileExistsError(f"{path} exists and is no empty folder: this format needs a new or empty folder")
     if not directory and target.exists() and not target.is_file():
         raise FileExistsError(f"{path} is no file: this format needs the name of a file")
+    return target
+
+
+def output_target(path: str | os.PathLike, directory: bool = False) -> Path:
+    """:func:`check_target`, with its folder made."""
+    target = check_target(path, directory)
     target.parent.mkdir(parents=True, exist_ok=True)
     return target
 

@@ -13,8 +13,7 @@ from typing import Any
 import torch
 
 from .extraction import ExtractionOptions, Extractor, Sentence
-from .modeling_aspert import AspertForJointExtraction
-from .processing_aspert import AspertProcessor
+from .saved_models import load_saved
 
 try:
     from spacy.language import Language
@@ -152,8 +151,8 @@ def create_component(
         split_sentences: False ignores spaCy's sentences.
 
     Raises:
-        OSError: no such model.
-        ValueError: a setting out of range, or ``doc._.relations`` belongs to another library.
+        OSError: no such model; of a path, FileNotFoundError with the folder's name.
+        ValueError: a setting out of range, a file of the model that is not what it should be, or ``doc._.relations`` belongs to another library.
     """
     options = ExtractionOptions(
         relation_threshold=relation_threshold,
@@ -164,8 +163,6 @@ def create_component(
         split_sentences=split_sentences,
     )
     _register_relations()
-    place = {"revision": revision} if revision else {}
-    network = AspertForJointExtraction.from_pretrained(model, **place)
-    processor = AspertProcessor.from_pretrained(model, **place)
+    network, processor = load_saved(model, revision=revision)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     return AspertComponent(Extractor(network.to(device), processor, options))

@@ -17,11 +17,11 @@ import sys
 import textwrap
 import time
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 from .record_writer import Output, Record, json_line, output_target
 
@@ -38,6 +38,8 @@ _SUFFIXES = {
     ".parquet": "parquet",
 }
 INPUT_FORMATS = ("text", "jsonl", "json", "csv", "tsv", "parquet")
+
+T = TypeVar("T")
 
 
 class InputError(ValueError):
@@ -231,6 +233,16 @@ def _text_column(names: list[str], column: str | None, path: str) -> str:
     return chosen
 
 
+def _check_delimiter(names: list[str], column: str | None, path: str, delimiter: str) -> None:
+    """Raise InputError for a header that another delimiter divides: whole rows would be taken for texts."""
+    mends = {",": "say --input-format csv", "\t": "say --input-format tsv", ";": "save the table with commas"}
+    others = [mark for mark in mends if mark != delimiter and mark in names[0]]
+    if len(names) == 1 and others and names[0] != column:
+        raise InputError(
+            f"{path}: the header {names[0]!r} is divided by {others[0]!r}, not by {delimiter!r}: {mends[others[0]]}"
+        )
+
+
 def _read_csv(file: IO[bytes], path: str, column: str | None, delimiter: str) -> Iterator[_Row]:
     csv.field_size_limit(MAX_RECORD_BYTES)
     reader = csv.reader((line for _, line in _lines(file, path)), delimiter=delimiter, strict=True)
@@ -247,6 +259,7 @@ def _read_csv(file: IO[bytes], path: str, column: str | None, delimiter: str) ->
             continue
         if names is None:
             names = row
+            _check_delimiter(names, column, path, delimiter)
             text_at = names.index(_text_column(names, column, path))
             id_at = names.index("id") if "id" in names and names[text_at] != "id" else None
         elif len(row) != len(names):
@@ -317,7 +330,7 @@ def count_records(paths: Sequence[str | os.PathLike], format: str | None = None)
 def describe_inputs(paths: Sequence[str | os.PathLike]) -> list[dict[str, Any]]:
     """What tells inputs from others without reading them (path, size, time of change), for a run's settings.
 
-    Of standard input nothing is known: who resumes such a run must feed it the same again.
+    Of standard input nothing is known here; `ResumableJsonlWriter.skip_done` compares what it holds.
     """
     result: list[dict[str, Any]] = []
     for path in map(str, paths):
@@ -334,18 +347,14 @@ class ResumableJsonlWriter(Output):
     """JSON lines that survive a kill: PATH.partial grows, and becomes PATH when `close` is called.
 
     A writer for a path that has a partial output takes it up: a torn last line is cut off, and `completed` says how
-    many records there are; the caller skips that many inputs. With `chunk` the records beyond a multiple of it are cut
-    off too, so that a model which sees its inputs in chunks sees the same chunks as in a run without a break (and gives
-    the same scores to the last digit).
+    many records there are; the caller skips that many inputs, or lets `skip_done` skip and compare them.
 
     settings: what the output depends on (inputs, model, options; JSON values). They stand in PATH.partial.json, and
     `ValueError` says which one differs where a run with others is to be resumed. Records reach the disk every
     `sync_seconds`. A `with` block left by an exception keeps the partial output.
     """
 
-    def __init__(
-        self, path: str | os.PathLike, settings: dict[str, Any], chunk: int = 1, sync_seconds: float = 1.0
-    ) -> None:
+    def __init__(self, path: str | os.PathLike, settings: dict[str, Any], sync_seconds: float = 1.0) -> None:
         self.path = Path(path)
         self._target = output_target(path)
         self._partial = self._target.with_name(self._target.name + ".partial")
@@ -361,7 +370,7 @@ class ResumableJsonlWriter(Output):
                 self._check_settings(settings)
             else:
                 self._settings_file.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
-            self.completed = self._recover(chunk)
+            self.completed = self._recover()
         except BaseException:
             self._file.close()
             raise
@@ -379,7 +388,7 @@ class ResumableJsonlWriter(Output):
             ) from error
 
     def _check_settings(self, settings: dict[str, Any]) -> None:
-        mend = f"give the same settings, or delete {self._partial} to begin anew"
+        mend = self._mend("settings")
         try:
             before = json.loads(self._settings_file.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
@@ -389,15 +398,52 @@ class ResumableJsonlWriter(Output):
                 then, now = (textwrap.shorten(json.dumps(values.get(name)), 300) for values in (before, settings))
                 raise ValueError(f"{self._partial} was begun with {name} {then}, now it is {now}: {mend}")
 
-    def _recover(self, chunk: int) -> int:
-        kept = kept_bytes = n_bytes = 0
+    def _mend(self, what: str) -> str:
+        return f"give the same {what}, or delete {self._partial} to begin anew"
+
+    def _recover(self) -> int:
+        kept = kept_bytes = 0
         with open(self._partial, "rb") as file:
-            for n_lines, line in enumerate(file, start=1):
-                n_bytes += len(line)
-                if n_lines % chunk == 0 and line.endswith(b"\n"):
-                    kept, kept_bytes = n_lines, n_bytes
+            for line in file:
+                if line.endswith(b"\n"):
+                    kept, kept_bytes = kept + 1, kept_bytes + len(line)
         self._file.truncate(kept_bytes)
         return kept
+
+    def skip_done(self, chunks: Iterable[list[T]], made_of: Callable[[Record, T], bool]) -> Iterator[list[T]]:
+        """The chunks of inputs that are still to be done.
+
+        Records of a chunk that is there in part are cut off, so that a model which sees its inputs in chunks sees the
+        same chunks as in a run without a break, and gives the same scores to the last digit.
+
+        chunks: all inputs of the run, in the lists in which the model sees them. made_of: whether a record is that of
+        an input.
+
+        Raises ValueError, and cuts nothing off, where a record that is there is not that of the input in its place.
+        """
+        chunks, begun = iter(chunks), []
+        done = done_bytes = 0
+        with open(self._partial, "rb") as file:
+            while done < self.completed and not begun:
+                chunk = next(chunks, [])
+                if not chunk:
+                    raise ValueError(
+                        f"{self._partial} holds {self.completed} records, but there are only {done} inputs: "
+                        + self._mend("inputs")
+                    )
+                for number, given in enumerate(chunk[: self.completed - done], start=done):
+                    if not made_of(json.loads(file.readline()), given):
+                        raise ValueError(
+                            f"{self._partial}: record {number} was made of another input than the present one: "
+                            + self._mend("inputs")
+                        )
+                if done + len(chunk) > self.completed:
+                    begun = [chunk]
+                else:
+                    done, done_bytes = done + len(chunk), file.tell()
+        self._file.truncate(done_bytes)
+        self.completed = done
+        return itertools.chain(begun, chunks)
 
     def write(self, record: Record) -> None:
         self._buffer.append(json_line(record).encode("utf-8") + b"\n")

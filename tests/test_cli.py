@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
+import itertools
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,9 +15,11 @@ import time
 from pathlib import Path
 
 import pytest
+import transformers
+from safetensors.torch import load_file
 
 import aspert_cli
-from modeling_aspert import Extractor
+from modeling_aspert import AspertConfig, Extractor, commands, extraction
 from modeling_aspert.extraction import Sentence
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -107,6 +112,111 @@ def test_predict_writes_every_format(folder, tmp_path, format):
     assert output.exists() and (output.is_dir() or output.stat().st_size)
 
 
+@pytest.mark.parametrize(
+    ("suffix", "begin"),
+    [
+        (".parquet", b"PAR1"), (".json", b"[\n{"), (".graphml", b"<?xml"), (".nt", b"_:r0 <http"),
+        (".jsonl", b'{"id": 0'), (".JSON", b"[\n{"), (".out", b'{"id": 0'), ("", b'{"id": 0'),
+    ],
+)  # fmt: skip
+def test_the_suffix_of_the_output_gives_the_format(folder, tmp_path, suffix, begin):
+    output = tmp_path / f"out{suffix}"
+    argv = ["predict", str(folder), "--text", "Marie married Pierre .", "--entity-threshold", "0"]
+    assert aspert_cli.main([*argv, "--output", str(output)]) == 0
+    assert output.read_bytes().startswith(begin)
+
+
+def test_outputs_are_refused_before_the_model_is_loaded(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(commands, "load", None)
+    monkeypatch.chdir(tmp_path)
+    argv = ["predict", "model", "--text", "x"]
+    csv = "out.csv: the format csv writes a folder with entities.csv and relations.csv: give the name of a folder"
+    assert csv in failed(capsys, *argv, "--output", "out.csv")
+    assert csv in failed(capsys, *argv, "--output", "out.csv", "--format", "csv")
+    contradiction = "out.json: the suffix .json does not go with the format parquet: leave one of them out"
+    assert contradiction in failed(capsys, *argv, "--output", "out.json", "--format", "parquet")
+    assert "--format csv needs --output" in failed(capsys, *argv, "--format", "csv")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").touch()
+    assert "full exists and is no empty folder" in failed(capsys, *argv, "--output", "full", "--format", "csv")
+    assert "error: . is no file" in failed(capsys, *argv, "--output", ".")
+    assert "error: . is no file" in failed(capsys, "show", *argv[1:], "--output", ".")
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "full"]
+
+
+def test_failures_leave_no_folder(folder, tmp_path, capsys):
+    (tmp_path / "here").mkdir()
+    for output in (tmp_path / "model", tmp_path / "a" / "b" / "model", tmp_path / "here" / "model"):
+        assert "no SpERT weights" in failed(capsys, "import-spert", tmp_path, "--types", "t.json", "--output", output)
+        assert "does not exist" in failed(capsys, "evaluate", folder, tmp_path / "no.json", "--output", output)
+    assert [path.name for path in tmp_path.iterdir()] == ["here"] and not list((tmp_path / "here").iterdir())
+
+
+def test_evaluate_offers_what_it_uses(folder, data, capsys):
+    for option in (["--word-splitter", "whitespace"], ["--language", "de"], ["--no-sentence-splitting"]):
+        with pytest.raises(SystemExit) as exit_code:
+            aspert_cli.main(["evaluate", str(folder), str(data), *option])
+        assert exit_code.value.code == 2 and option[0] in capsys.readouterr().err
+
+
+def test_evaluate_on_foreign_labels_tells_the_first_problem(folder, tmp_path, capsys):
+    record = {"tokens": ["Argo"], "entities": [{"type": "Boat", "start": 0, "end": 1}], "relations": []}
+    path = tmp_path / "boats.json"
+    path.write_text(json.dumps([record] * 1501))
+    message = failed(capsys, "evaluate", folder, path)
+    assert message.startswith(f"error: 1501 problems, the first: {path}: record 0: entities[0].type = 'Boat': ")
+    assert message.count("'Boat'") <= 2 and len(message) < 300 + len(str(path))
+
+
+def test_info(folder, tmp_path, capsys):
+    def info() -> dict[str, str]:
+        assert aspert_cli.main(["info", str(model)]) == 0
+        return dict(line.split(":", 1) for line in capsys.readouterr().out.splitlines())
+
+    model = tmp_path / "model"
+    shutil.copytree(folder, model)
+    shown = {name: value.strip() for name, value in info().items()}
+    parameters = sum(weights.numel() for weights in load_file(model / "model.safetensors").values())
+    expected = {
+        "parameters": f"{parameters:,}", "saved with": f"transformers {transformers.__version__}",
+        "word shapes": "off", "entity threshold": "0.0", "entity overlap": "allow", "constraints": "off",
+        "word splitter": "rules", "language": "en",
+    }  # fmt: skip
+    assert {name: shown[name] for name in expected} == expected
+    assert "dev micro F1" not in shown and "test micro F1" not in shown
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(
+        json.dumps({**config, "relation_type_constraints": {}, "entity_overlap": "flat"})
+    )
+    (model / "eval_results.json").write_text('{"eval_ner_micro_f1": 90.0, "eval_re_strict_micro_f1": 70.125}')
+    (model / "test_results.json").write_text('{"test_ner_micro_f1": 1.0}')
+    (model / "scores_test.json").write_text('{"ner_micro_f1": 80.0, "re_boundaries_micro_f1": 60.0}')
+    shown = {name: value.strip() for name, value in info().items()}
+    assert (shown["constraints"], shown["entity overlap"]) == ("on", "flat")
+    assert shown["dev micro F1"] == "NER 90.00, RE strict 70.12"
+    assert shown["test micro F1"] == "NER 80.00, RE boundaries 60.00"
+
+
+def test_a_name_that_is_no_model_is_named(tmp_path, monkeypatch, capsys):
+    def unreachable(*args, **kwargs):
+        raise OSError("We cannot connect\nCheck your connection")
+
+    monkeypatch.setattr(AspertConfig, "get_config_dict", unreachable)
+    monkeypatch.chdir(tmp_path)
+    expected = "error: nope: neither a folder here nor a model that the Hub gives (We cannot connect)"
+    assert failed(capsys, "predict", "nope", "--text", "x") == expected
+    assert failed(capsys, "info", "nope") == expected
+    assert failed(capsys, "info", "nope", "--revision", "v1") == expected
+
+
+def test_help_says_what_is_resumed_and_what_is_ignored(capsys):
+    with pytest.raises(SystemExit):
+        aspert_cli.main(["predict", "--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert "the other formats begin anew" in said and "those that input records hold are ignored" in said
+    assert "default: by the suffix of --output" in said
+
+
 def test_predict_reads_columns_and_standard_input(folder, tmp_path):
     table = tmp_path / "in.csv"
     table.write_text('id,body\nx,"Marie married Pierre ."\n')
@@ -161,6 +271,115 @@ def test_a_killed_prediction_goes_on(folder, tmp_path):
     subprocess.run([*command, str(killed)], cwd=ROOT, env=environment, check=True, capture_output=True)
     assert killed.read_bytes() == whole.read_bytes()
     assert not partial.exists()
+
+
+def interrupted(monkeypatch, records: int, *argv: str) -> None:
+    """A command that is interrupted after so many records."""
+    run = commands._run
+
+    def some(*args, **kwargs):
+        yield from itertools.islice(run(*args, **kwargs), records)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(commands, "_run", some)
+        assert aspert_cli.main(list(map(str, argv))) == 130
+
+
+def test_an_interrupted_prediction_of_long_records_goes_on(folder, tmp_path, monkeypatch, capsys):
+    """Chunks end at a million characters, here with every tenth record: what is kept ends there too."""
+    source, whole, other = tmp_path / "in.txt", tmp_path / "whole.jsonl", tmp_path / "other.jsonl"
+    source.write_text("".join(f"Marie married Pierre number {number} .{' ' * 100_000}\n" for number in range(32)))
+    assert aspert_cli.main(["predict", str(folder), str(source), "--output", str(whole)]) == 0
+    interrupted(monkeypatch, 27, "predict", folder, source, "--output", other)
+    assert aspert_cli.main(["predict", str(folder), str(source), "--output", str(other)]) == 0
+    assert "20 records are there from a run before" in capsys.readouterr().err
+    assert other.read_bytes() == whole.read_bytes()
+
+
+def pipe(monkeypatch, texts: list[str]) -> None:
+    """Standard input of these lines."""
+    content = "".join(f"{text}\n" for text in texts)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content.encode())))
+
+
+@pytest.mark.parametrize("records", [1, 5, 11, 20])
+def test_chunks_of_a_resumed_run_are_those_of_a_whole_one(folder, tmp_path, monkeypatch, records):
+    """Chunks of 4 inputs or 300 characters: the extractor is given the same lists, from the first unfinished one."""
+    monkeypatch.setattr(commands, "CHUNK_INPUTS", 4)
+    monkeypatch.setattr(extraction, "CHUNK_CHARACTERS", 300)
+    sizes = [20, 20, 290, 20, 400, 20, 20, 20, 20, 20, 20, 280, 20, 20, 300, 20, 20, 20, 20, 20]
+    ends = [3, 5, 9, 12, 15, 19, 20]
+    source, whole, other = tmp_path / "in.jsonl", tmp_path / "whole.jsonl", tmp_path / "other.jsonl"
+    words = [["Marie"] * (size // 5) for size in sizes]
+    inputs = [{"tokens": tokens} if number % 3 else {"text": "".join(tokens)} for number, tokens in enumerate(words)]
+    source.write_text("".join(f"{json.dumps(one)}\n" for one in inputs))
+    seen = []
+    run = commands._run
+
+    def watched(extractor, chunks, as_words):
+        chunks = list(chunks)
+        seen.append([len(chunk) for chunk in chunks])
+        return run(extractor, chunks, as_words)
+
+    monkeypatch.setattr(commands, "_run", watched)
+    options = ["--entity-threshold", "0.7", "--relation-threshold", "0.9", "--output"]
+    assert aspert_cli.main(["predict", str(folder), str(source), *options, str(whole)]) == 0
+    assert list(itertools.accumulate(seen[0])) == ends
+    interrupted(monkeypatch, records, "predict", folder, source, *options, other)
+    assert aspert_cli.main(["predict", str(folder), str(source), *options, str(other)]) == 0
+    assert seen[2] == [size for size, end in zip(seen[0], ends) if end > records]
+    assert other.read_bytes() == whole.read_bytes()
+
+
+def test_resuming_standard_input_compares_it(folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(commands, "CHUNK_INPUTS", 4)
+    texts = [f"Marie married Pierre number {number} ." for number in range(12)]
+    whole, output = tmp_path / "whole.jsonl", tmp_path / "out.jsonl"
+    argv = ["predict", str(folder), "--output", str(output)]
+    pipe(monkeypatch, texts)
+    assert aspert_cli.main([*argv[:3], str(whole)]) == 0
+    pipe(monkeypatch, texts)
+    interrupted(monkeypatch, 6, *argv)
+    mend = f"give the same inputs, or delete {output}.partial to begin anew"
+    for others, problem in [
+        ([*texts[:3], "Stop", *texts[4:]], ": record 3 was made of another input than the present one: "),
+        ([*texts[:5], "Stop", *texts[6:]], ": record 5 was made of another input than the present one: "),
+        (texts[:4], " holds 6 records, but there are only 4 inputs: "),
+    ]:
+        pipe(monkeypatch, others)
+        assert failed(capsys, *argv) == f"error: {output}.partial{problem}{mend}"
+    pipe(monkeypatch, texts)
+    assert aspert_cli.main(argv) == 0
+    assert "4 records are there" in capsys.readouterr().err
+    assert output.read_bytes() == whole.read_bytes()
+
+
+def test_memory_of_long_records(folder, tmp_path):
+    """20 texts of 50 kB in chunks of 50 kB: the highest memory grows by a text's, not by that of all."""
+    source = tmp_path / "in.txt"
+    source.write_text(("Marie married Pierre in Paris . " * 1600 + "\n") * 20)
+    script = """
+import resource, sys
+import aspert_cli
+from modeling_aspert import Extractor, commands, extraction
+extraction.CHUNK_CHARACTERS = 50_000
+nothing = {"entities": [], "relations": []}
+Extractor._annotate_chunk = lambda self, sentences: [dict(nothing) for _ in sentences]
+run, peaks = commands._run, []
+def watched(*args, **kwargs):
+    for record in run(*args, **kwargs):
+        peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+        yield record
+commands._run = watched
+assert aspert_cli.main(["predict", *sys.argv[1:]]) == 0
+print(len(peaks), peaks[-1] - peaks[1])
+"""
+    command = [sys.executable, "-c", script, str(folder), str(source), "--output", str(tmp_path / "out.jsonl")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    n_records, growth_kib = map(int, done.stdout.split())
+    assert n_records == 20 and growth_kib < 8_000
 
 
 def test_resuming_with_other_options_is_refused(folder, tmp_path, capsys):

@@ -447,7 +447,7 @@ def run(case: Case, folder: Path) -> tuple[str, int]:
     assert "Traceback" not in said
     kind = "error: " if code else "warning: "
     lines = [line.removeprefix(kind) for line in said.splitlines() if line.startswith(kind)]
-    lines = [line for line in lines if not line.endswith("files have errors")]
+    lines = [line for line in lines if not line.startswith("files with errors")]
     assert len(lines) == 1, said
     text = lines[0].replace(f"{folder}/", "").replace(str(folder), "FOLDER")
     for pattern in case.unsure:

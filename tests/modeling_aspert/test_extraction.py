@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -153,14 +154,90 @@ def test_given_entities_get_relations_only(model, extract):
         {"type": "Person", "start": 0, "end": 6},
     ]
     result = extract({"text": text, "entities": given_entities}, relation_threshold=0.0)
-    assert [(entity["text"], entity["type"], entity["score"]) for entity in result["entities"]] == [
-        ("Pierre", "Person", 1.0),
-        ("Marie", "Person", 1.0),
-        ("Paris", "Place", 1.0),
+    # in the order in which they were given
+    assert [(entity["id"], entity["text"], entity["type"], entity["score"]) for entity in result["entities"]] == [
+        (0, "Paris", "Place", 1.0),
+        (1, "Marie", "Person", 1.0),
+        (2, "Pierre", "Person", 1.0),
     ]
     # within the first sentence only: two directed types in both directions and a symmetric one
     assert len(result["relations"]) == 5
-    assert {frozenset((relation["head"], relation["tail"])) for relation in result["relations"]} == {frozenset((0, 1))}
+    assert {frozenset((relation["head"], relation["tail"])) for relation in result["relations"]} == {frozenset((1, 2))}
+    # Pierre comes first in the text, whatever the order of the list
+    [married] = [relation for relation in result["relations"] if relation["type"] == "married-to"]
+    assert (married["head"], married["tail"]) == (2, 1)
+
+
+def by_spans(result):
+    """Scores by type and ends; those of the symmetric type are a set, for equal spans are in the order of the list."""
+    spans = [(entity["type"], entity["start"], entity["end"]) for entity in result["entities"]]
+    scores = {}
+    for relation in result["relations"]:
+        ends = (spans[relation["head"]], spans[relation["tail"]])
+        key = (relation["type"], frozenset(ends) if relation["type"] == "married-to" else ends)
+        assert key not in scores
+        scores[key] = pytest.approx(relation["score"], abs=1e-5)
+    return scores
+
+
+@pytest.mark.parametrize("words", [WORDS, (WORDS[:-1] * 6) + ["."]], ids=["one window", "windows"])
+def test_the_order_of_given_entities_changes_only_their_ids(model, words):
+    processor = make_processor()
+    processor = type(processor)(processor.tokenizer, max_tokens=60)
+    assert (processor.encode([words])[0].num_tokens > 60) == (words is not WORDS)
+    extractor = Extractor(model, processor, ExtractionOptions(relation_threshold=0.3, stride=8))
+    # 0 to 12 fits no window of the long sentence, and two are the same but for their types
+    spans = [(0, 2), (4, 6), (7, 8), (0, 12), (11, 12), (4, 6), (len(words) - 3, len(words) - 2)]
+    types = ["Person", "Company", "Place", "Company", "Person", "Place", "Person"]
+    entities = [{"type": kind, "start": start, "end": end} for kind, (start, end) in zip(types, spans)]
+    results = []
+    for order in ([0, 1, 2, 3, 4, 5, 6], [6, 3, 0, 5, 2, 4, 1]):
+        chosen = [{**entities[n], "id": f"T{n}"} for n in order]
+        [annotation] = extractor.annotate([Sentence(words, chosen)])
+        assert annotation["entities"] == [{**entities[n], "score": 1.0} for n in order]
+        [record] = extractor.extract([{"tokens": words, "entities": chosen}])
+        assert [entity["id"] for entity in record["entities"]] == list(range(7))
+        assert [entity["text"] for entity in record["entities"]] == [" ".join(words[slice(*spans[n])]) for n in order]
+        assert record["relations"] == annotation["relations"] != []
+        results.append(by_spans(annotation))
+    assert results[0] == results[1]
+
+
+def test_relations_between_sentences_are_missed_with_one_warning(extract, caplog):
+    text = "Pierre married Marie. They live in Paris."
+    ends = [{"type": "Person", "start": 0, "end": 6}, {"type": "Place", "start": 35, "end": 40}]
+    inputs = ["Stop", {"text": text, "entities": ends[:1]}, *[{"text": text, "entities": ends}] * 2]
+    results = extract(inputs, relation_threshold=0.0)
+    assert [result["relations"] for result in results[1:]] == [[], [], []]
+    [record] = caplog.records
+    assert record.getMessage().startswith("input 2: its given entities are in several sentences, and no relation is")
+    assert "split_sentences=False" in record.getMessage()
+    caplog.clear()
+    assert len(extract(inputs[3], relation_threshold=0.0, split_sentences=False)["relations"]) == 5
+    assert not caplog.records
+
+
+def test_given_entities_may_be_numpys_and_have_blanks_around(extract):
+    text = np.array(["  Ada worked in London "])[0]
+    given_entities = [
+        {"type": np.str_("Place"), "start": np.int64(15), "end": np.int32(23)},
+        {"type": "Person", "start": np.uint8(0), "end": np.int16(5)},
+    ]
+    result = extract({"text": text, "entities": given_entities}, relation_threshold=0.0)
+    assert [(entity["text"], entity["start"], entity["end"]) for entity in result["entities"]] == [
+        ("London", 16, 22),
+        ("Ada", 2, 5),
+    ]
+    assert len(result["relations"]) == 5
+    values = [result["text"], *(value for entity in result["entities"] for value in entity.values())]
+    assert {type(value) for value in values} == {str, int, float}
+
+
+@pytest.mark.parametrize("words", [False, True], ids=["text", "words"])
+def test_strings_of_numpy_become_plain(extract, words):
+    given = np.array(["Ada", "Lovelace", "sings"]) if words else np.array(["Ada Lovelace sings"])[0]
+    [result] = extract([given], is_split_into_words=words)
+    assert type(result["text"]) is str and result["text"] == "Ada Lovelace sings"
 
 
 def test_given_entities_join_sentences_and_cut_words(extract):
@@ -174,15 +251,73 @@ def test_given_entities_join_sentences_and_cut_words(extract):
 @pytest.mark.parametrize(
     ("entity", "problem"),
     [
-        ({"type": "Person", "start": 0, "end": 99}, "0 <= start < end <= 4"),
+        (
+            {"type": "Person", "start": 0, "end": 99},
+            "start = 0 and end = 99: give integers with 0 <= start < end <= 4 ",
+        ),
         ({"type": "Person", "start": 2, "end": 2}, "0 <= start < end"),
-        ({"type": "Robot", "start": 0, "end": 4}, "'Robot'"),
-        ({"type": "Person", "start": "0", "end": 4}, "0 <= start < end"),
+        ({"type": "Robot", "start": 0, "end": 4}, r"has the type 'Robot': choose one of the model's, \['Person', "),
+        ({"type": ["Person"], "start": 0, "end": 4}, "has the type"),
+        ({"type": "Person", "start": "0", "end": 4}, "start = '0' and end = 4: give integers with 0 <= start < end"),
+        ({"type": "Person", "start": 0.0, "end": 4}, "give integers"),
+        ({"start": 0, "end": 4}, "has no 'type': give type, start and end"),
+        ({"type": "Person", "end": 4}, "has no 'start': give"),
+        ({"type": "Person", "start": 0}, "has no 'end': give"),
+        (None, "is None: give a mapping with type, start and end"),
     ],
 )
-def test_given_entities_are_checked(extract, entity, problem):
-    with pytest.raises(ValueError, match=problem):
-        extract({"text": "Stop", "entities": [entity]})
+@pytest.mark.parametrize("form", ["text", "tokens", "sentence"])
+def test_given_entities_are_checked(extract, entity, problem, form):
+    good = {"type": "Person", "start": 0, "end": 1}
+    text, where = "Stop", "input 1"
+    if form != "text":
+        text, where = ["He", "did", "not", "stop"], "input 1" if form == "tokens" else "sentence 1"
+    with pytest.raises(ValueError, match=rf"^{where}, entities\[1\] .*{problem}") as caught:
+        if form == "sentence":
+            list(extract._extractor().annotate([Sentence(text), Sentence(text, [good, entity])]))
+        else:
+            extract([{form: text}, {form: text, "entities": [good, entity]}])
+    assert "\n" not in str(caught.value)
+
+
+def test_given_entities_of_white_space_or_of_another_form_are_refused(extract):
+    with pytest.raises(ValueError, match=r"^input 0, entities\[0\] holds nothing but white space: remove it$"):
+        extract({"text": "Stop  here", "entities": [{"type": "Person", "start": 4, "end": 6}]})
+    with pytest.raises(ValueError, match="^input 0: entities is int, give a list of mappings$"):
+        extract({"text": "Stop", "entities": 1})
+
+
+FORMS = 'give a string, a mapping with "text" or "tokens", or a list of words with is_split_into_words=True'
+
+
+@pytest.mark.parametrize(
+    ("inputs", "split", "problem"),
+    [
+        (None, False, f"input 0 is NoneType: {FORMS}"),
+        (1, False, f"input 0 is int: {FORMS}"),
+        (b"abc", False, f"input 0 is bytes: {FORMS}"),
+        ({"foo": 1}, False, f"input 0 has the fields ['foo']: {FORMS}"),
+        (["Stop", None], False, f"input 1 is NoneType: {FORMS}"),
+        ([["Ann", "Lee"]], False, f"input 0 is list: {FORMS}"),
+        ({"text": None}, False, "input 0: text is NoneType, give a string"),
+        ("Ann Lee", True, "input 0: the words are str, give a list of strings; a string that is still to be split "),
+        ({"tokens": "Ann Lee"}, False, "input 0: the words are str, give a list of strings; "),
+        ([["Ann"], "Lee"], True, "input 1: the words are str, give a list of strings; "),
+        ([["Ann"], None], True, "input 1: the words are NoneType, give a list of strings; "),
+        (None, True, "input 0: the words are NoneType, give a list of strings; "),
+        ([["Ann"], ["Lee", None]], True, "input 1: tokens[1] is None, give a string"),
+    ],
+)
+def test_other_forms_of_input_are_refused(extract, inputs, split, problem):
+    with pytest.raises(ValueError) as caught:
+        extract(inputs, is_split_into_words=split)
+    assert str(caught.value).startswith(problem) and "\n" not in str(caught.value)
+
+
+def test_numbers_of_inputs_go_on_behind_a_chunk(extract, monkeypatch):
+    monkeypatch.setattr(extraction, "CHUNK_INPUTS", 2)
+    with pytest.raises(ValueError, match="^input 4 is NoneType"):
+        extract(["Stop"] * 4 + [None])
 
 
 def test_options_choose(extract, model):
@@ -213,6 +348,47 @@ def test_options_can_be_set_when_the_pipeline_is_made(model, processor):
     )
     assert strict(WORDS)["relations"] == []
     assert strict(WORDS, relation_threshold=0.0)["relations"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "problem"),
+    [
+        ("relation_threshold", "0.5", "relation_threshold = '0.5' is not valid: it must be a number in [0, 1]"),
+        ("relation_threshold", {"lives-in": "1"}, "relation_threshold['lives-in'] = '1' is not valid: it must be a "),
+        ("entity_threshold", {"Person": 0.5}, "entity_threshold = {'Person': 0.5} is not valid: it must be a number"),
+        ("entity_threshold", float("nan"), "entity_threshold = nan is not valid"),
+        ("batch_size", "many", "batch_size = 'many' is not valid: it must be an integer >= 1"),
+        ("stride", 2.5, "stride = 2.5 is not valid: it must be an integer >= 0"),
+        ("word_splitter", "letters", "unknown word splitter 'letters': choose one of rules, "),
+        ("language", "tlh", "no sentence rules for language 'tlh': choose one of "),
+        ("relation_treshold", 0.5, "unknown option 'relation_treshold': did you mean 'relation_threshold'? Choose"),
+        ("colour", "red", "unknown option 'colour': choose from ['batch_size', 'entity_threshold', "),
+    ],
+)
+def test_options_are_checked_when_the_pipeline_is_made_and_in_a_call(model, processor, extract, name, value, problem):
+    with pytest.raises((TypeError, ValueError)) as in_call:
+        extract("Stop", **{name: value})
+    errors = [in_call]
+    if name != "batch_size":  # which transformers keeps to itself until the first call
+        with pytest.raises((TypeError, ValueError)) as when_made:
+            JointExtractionPipeline(model=model, processor=processor, **{name: value})
+        errors.append(when_made)
+    for caught in errors:
+        assert str(caught.value).startswith(problem) and "\n" not in str(caught.value)
+
+
+def test_language_and_word_splitter_go_before_the_processors(model, monkeypatch):
+    processor, seen = make_processor(), []
+    encode = processor.encode
+    monkeypatch.setattr(processor, "encode", lambda sentences: (seen.append(sentences), encode(sentences))[1])
+    extract = JointExtractionPipeline(model=model, processor=processor, language="de", word_splitter="whitespace")
+    extract("Ada kam am 3. Mai.")
+    extract("Ada kam am 3. Mai.", language="en", word_splitter="rules")
+    JointExtractionPipeline(model=model, processor=processor)("Ada kam am 3. Mai.")
+    german = [["Ada", "kam", "am", "3.", "Mai."]]
+    english = [["Ada", "kam", "am", "3", "."], ["Mai", "."]]
+    assert seen == [german, english, english]
+    assert (processor.language, processor.word_splitter) == ("en", "rules")
 
 
 def test_relation_type_constraints(processor):

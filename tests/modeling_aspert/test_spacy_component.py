@@ -210,6 +210,14 @@ def test_bad_settings_are_named(folder, settings, message):
         spacy.blank("en").add_pipe("aspert", config=given)
 
 
+def test_a_missing_folder_and_a_broken_one_are_named(folder, tmp_path):
+    with pytest.raises(FileNotFoundError, match="^/no/such/model: no such folder$"):
+        spacy.blank("en").add_pipe("aspert", config={"model": "/no/such/model"})
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    with pytest.raises(ValueError, match=f"^{tmp_path}/config.json: model_type = 'bert', not 'aspert'"):
+        spacy.blank("en").add_pipe("aspert", config={"model": str(tmp_path)})
+
+
 def test_another_librarys_relations_are_left_alone(folder):
     kept = Doc.get_extension("relations") if Doc.has_extension("relations") else None
     try:

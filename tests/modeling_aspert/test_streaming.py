@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import itertools
 import json
 import os
 import random
@@ -110,6 +111,7 @@ def test_tables(write):
     ]
     assert texts_of(write("b.tsv.gz", "n\ttext\n1\ta, b\n")) == ["a, b"]
     assert texts_of(write("c.csv", "only\nx\n" + "y" * 200_000)) == ["x", "y" * 200_000]
+    assert texts_of(write("d.csv", "a;b\nx;y\n"), column="a;b") == ["x;y"]  # asked for by name
 
 
 def test_parquet(tmp_path):
@@ -150,6 +152,11 @@ def test_parquet(tmp_path):
         ("a.csv", "text,b\n1,2\n\n1\n", {}, "{}, line 4: 1 fields, but the header has 2"),
         ("a.csv", 'text\n"open\n\n', {}, "{}, line 2: no CSV (unexpected end of data)"),
         ("a.csv", 'text\n"a"b\n', {}, "{}, line 2: no CSV ("),
+        ("a.csv", "id;text\n1;a\n", {}, "{}: the header 'id;text' is divided by ';', not by ',': save the table with commas"),
+        ("a.csv", "id\ttext\n1\ta\n", {}, "{}: the header 'id\\ttext' is divided by '\\t', not by ',': say --input-format tsv"),
+        ("a.tsv", "id,text\n1,a\n", {}, "{}: the header 'id,text' is divided by ',', not by '\\t': say --input-format csv"),
+        ("a.tsv", "id;text\n1;a\n", {}, "{}: the header 'id;text' is divided by ';', not by '\\t': save the table with commas"),
+        ("a.csv", "id;body\n1;a\n", {"column": "body"}, "{}: the header 'id;body' is divided by ';', not by ','"),
         ("a.csv", "", {}, "{}: empty, a table begins with a line of column names"),
         ("a.parquet", "no parquet", {}, "{}: no Parquet that can be read ("),
         ("a.xml", "<a/>", {"format": "xml"}, "unknown input format 'xml': choose one of text, jsonl, json, csv, tsv, parquet"),
@@ -257,9 +264,11 @@ def test_interrupt_keeps_what_was_done(tmp_path):
     assert lines_of(path) == RECORDS[:20]
 
 
-@pytest.mark.parametrize(("chunk", "kept"), [(1, 7), (4, 4), (8, 0)])
-@pytest.mark.parametrize("torn", [b"", b"{", b'{"id": 7, "text": "\xc3', b"\x00" * 5000])
-def test_torn_lines_are_cut_off(tmp_path, chunk, kept, torn):
+TORN = [b"", b"{", b'{"id": 7, "text": "\xc3', b"\x00" * 5000]
+
+
+def partial_output(tmp_path, torn: bytes):
+    """A path whose partial output holds 7 records and a torn one."""
     path = tmp_path / "out.jsonl"
     writer = ResumableJsonlWriter(path, SETTINGS)
     for record in RECORDS[:7]:
@@ -267,11 +276,55 @@ def test_torn_lines_are_cut_off(tmp_path, chunk, kept, torn):
     writer.abort()
     with open(tmp_path / "out.jsonl.partial", "ab") as file:
         file.write(torn)
-    with ResumableJsonlWriter(path, SETTINGS, chunk=chunk) as writer:
-        assert writer.completed == kept
-        for record in RECORDS[kept:9]:
+    return path
+
+
+@pytest.mark.parametrize("torn", TORN)
+def test_torn_lines_are_cut_off(tmp_path, torn):
+    path = partial_output(tmp_path, torn)
+    with ResumableJsonlWriter(path, SETTINGS) as writer:
+        assert writer.completed == 7
+        for record in RECORDS[7:9]:
             writer.write(record)
     assert lines_of(path) == RECORDS[:9]
+
+
+def same_id(record: dict, given: dict) -> bool:
+    return record["id"] == given["id"]
+
+
+@pytest.mark.parametrize(
+    ("ends", "kept"),
+    [([4, 8, 9], 4), ([8, 9], 0), ([1, 2, 7, 9], 7), ([6, 7, 9], 7), ([3, 6, 9], 6), ([9], 0)],
+)
+@pytest.mark.parametrize("torn", TORN)
+def test_chunks_that_are_not_whole_are_cut_off(tmp_path, ends, kept, torn):
+    """Of 7 records and a torn one, those of whole chunks stay; the others are given back as chunks."""
+    path = partial_output(tmp_path, torn)
+    chunks = [RECORDS[start:end] for start, end in zip([0, *ends], ends)]
+    with ResumableJsonlWriter(path, SETTINGS) as writer:
+        todo = list(writer.skip_done(iter(chunks), same_id))
+        assert writer.completed == kept
+        assert todo == [chunk for chunk, end in zip(chunks, ends) if end > kept]
+        for record in itertools.chain(*todo):
+            writer.write(record)
+    assert lines_of(path) == RECORDS[:9]
+
+
+def test_other_inputs_are_refused(tmp_path):
+    path = partial_output(tmp_path, b"")
+    kept = (tmp_path / "out.jsonl.partial").read_bytes()
+    mend = f"give the same inputs, or delete {path}.partial to begin anew"
+    for inputs, problem in [
+        ([*RECORDS[:6], *RECORDS[7:10]], ": record 6 was made of another input than the present one: "),
+        (RECORDS[:5], " holds 7 records, but there are only 5 inputs: "),
+        ([], " holds 7 records, but there are only 0 inputs: "),
+    ]:
+        chunks = [inputs[start : start + 4] for start in range(0, len(inputs), 4)]
+        with pytest.raises(ValueError, match=re.escape(f"{path}.partial{problem}{mend}")):
+            with ResumableJsonlWriter(path, SETTINGS) as writer:
+                writer.skip_done(chunks, same_id)
+        assert (tmp_path / "out.jsonl.partial").read_bytes() == kept
 
 
 def test_other_settings_are_refused(tmp_path):
