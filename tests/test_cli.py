@@ -368,18 +368,17 @@ nothing = {"entities": [], "relations": []}
 Extractor._annotate_chunk = lambda self, sentences: [dict(nothing) for _ in sentences]
 run, peaks = commands._run, []
 def watched(*args, **kwargs):
-    for record in run(*args, **kwargs):
-        peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
-        yield record
+    peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    yield from run(*args, **kwargs)
+    peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 commands._run = watched
 assert aspert_cli.main(["predict", *sys.argv[1:]]) == 0
-print(len(peaks), peaks[-1] - peaks[1])
+print(peaks[1] - peaks[0])
 """
     command = [sys.executable, "-c", script, str(folder), str(source), "--output", str(tmp_path / "out.jsonl")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    n_records, growth_kib = map(int, done.stdout.split())
-    assert n_records == 20 and growth_kib < 8_000
+    assert int(done.stdout) < 12_000  # KiB; 30,000 and more in one chunk
 
 
 def test_resuming_with_other_options_is_refused(folder, tmp_path, capsys):

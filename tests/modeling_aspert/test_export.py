@@ -291,7 +291,19 @@ def test_brat_names(tmp_path):
     ids = ["a/b", "../up", "a/b", "", None, ".hidden", "x" * 300, 7, "ä b", 0, ""]
     path = write(tmp_path / "out", "brat", [record_of("x", id=name) for name in ids])
     names = {file.stem for file in path.glob("*.ann")}
-    assert names == {"a%2Fb", "%2E%2E%2Fup", "a%2Fb.2", "3", "4", "%2Ehidden", "x" * 200 + ".6", "7", "%C3%A4%20b", "0", "10"}
+    assert names == {
+        "a%2Fb",
+        "%2E%2E%2Fup",
+        "a%2Fb.2",
+        "3",
+        "4",
+        "%2Ehidden",
+        "x" * 200 + ".6",
+        "7",
+        "%C3%A4%20b",
+        "0",
+        "10",
+    }
     assert not [file for file in path.iterdir() if file.name.startswith(".")]
 
 
