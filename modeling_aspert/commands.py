@@ -170,6 +170,7 @@ def predict(args: Namespace) -> None:
     if format == "jsonl":
         settings = {
             "model": str(args.model),
+            "weights": describe_inputs(sorted(Path(args.model).glob("*.safetensors"))),
             "options": {
                 name: getattr(args, name)
                 for name in (

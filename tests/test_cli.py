@@ -381,6 +381,16 @@ print(peaks[1] - peaks[0])
     assert int(done.stdout) < 12_000  # KiB; 30,000 and more in one chunk
 
 
+def test_resuming_with_a_model_trained_anew_is_refused(folder, tmp_path, monkeypatch, capsys):
+    model, source, output = tmp_path / "model", tmp_path / "in.txt", tmp_path / "out.jsonl"
+    shutil.copytree(folder, model)
+    source.write_text("Marie married Pierre .\n" * 3)
+    argv = "predict", model, source, "--output", output
+    interrupted(monkeypatch, 2, *argv)
+    os.utime(model / "model.safetensors", (0, 0))
+    assert "was begun with" in failed(capsys, *argv)
+
+
 def test_resuming_with_other_options_is_refused(folder, tmp_path, capsys):
     source, output = tmp_path / "in.txt", tmp_path / "out.jsonl"
     source.write_text("Stop\n")
