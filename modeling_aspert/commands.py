@@ -19,7 +19,7 @@ import data_scripts
 from data_scripts.reading import read_json
 
 from . import AspertConfig, AspertForJointExtraction, ExtractionOptions, Extractor, decoding
-from .documents import split_sentences, split_words
+from .documents import split_sentences
 from .export import FORMATS, choose_format, open_writer
 from .extraction import CHUNK_INPUTS, Sentence, chunks
 from .files import whole_files, write_text
@@ -52,13 +52,6 @@ def load(args: Namespace) -> Extractor:
     else:
         with _naming_the_model(args.model):
             model, processor = load_saved(args.model, getattr(torch, args.dtype), args.revision)
-    if args.word_splitter is not None:
-        processor.word_splitter = args.word_splitter
-        split_words("", processor.word_splitter)
-    if args.language is not None:
-        processor.language = args.language
-    if not args.no_sentence_splitting:
-        split_sentences("", processor.language)
     device = args.device or ("cuda" if torch.cuda.is_available() and not exported else "cpu")
     options = ExtractionOptions(
         relation_threshold=_thresholds(args.relation_threshold, model.config),
@@ -67,8 +60,14 @@ def load(args: Namespace) -> Extractor:
         batch_size=args.batch_size,
         stride=args.stride,
         split_sentences=not args.no_sentence_splitting,
+        language=args.language,
+        word_splitter=args.word_splitter,
     )
-    return Extractor(model.to(device), processor, options)
+    extractor = Extractor(model.to(device), processor, options)
+    if options.split_sentences:
+        # the model's own language may have no rules
+        split_sentences("", extractor.language)
+    return extractor
 
 
 def _thresholds(values: list[str] | None, config: AspertConfig) -> float | dict[str, float] | None:

@@ -300,7 +300,7 @@ def _by_sentence(record: dict[str, Any], extractor: Extractor) -> list[dict[str,
     """The record cut into its sentences, which entities and relations never leave: a long text draws better so."""
     text, bounds = record["text"], [(0, len(record["text"]))]
     if extractor.options.split_sentences:
-        bounds = split_sentences(text, extractor.processor.language)
+        bounds = split_sentences(text, extractor.language)
     sentences = [{"text": text[start:end], "entities": [], "relations": []} for start, end in bounds]
     starts = [start for start, _ in bounds]
     places = []
