@@ -22,6 +22,7 @@ from transformers.utils import ModelOutput
 
 from .attention_contribution import attentional_contribution
 from .configuration_aspert import WORD_SHAPES, AspertConfig
+from .sentence_packing import Packing, first_position
 from .span_pooling import range_max, range_max_table
 
 # Rows of the width table, as in SpERT; wider spans share the last row.
@@ -352,9 +353,17 @@ class AspertForJointExtraction(AspertPreTrainedModel):
                 raise ValueError("word_shapes=True needs word_shapes [B, n] in the batch; AspertDataCollator adds it")
             embeddings = self.encoder.get_input_embeddings()(input_ids)
             inputs = {"inputs_embeds": embeddings + self.word_shape_embedding(word_shapes)}
+        packing = self._packing(attention_mask)
+        if packing is not None:
+            inputs = {name: packing.pack(values) for name, values in inputs.items()}
+            inputs["position_ids"] = packing.positions() + first_position(self.config.encoder_config)
+            attention_mask = packing.mask(self.encoder.dtype)
         output = self.encoder(**inputs, attention_mask=attention_mask, output_attentions=wanted, return_dict=True)
+        hidden = output.last_hidden_state
+        if packing is not None:
+            hidden = packing.unpack(hidden)
         if not wanted:
-            return output.last_hidden_state, ()
+            return hidden, ()
         attentions = tuple(attention for attention in output.attentions or () if attention is not None)
         expected = self.config.encoder_config.num_hidden_layers
         if len(attentions) != expected:
@@ -362,7 +371,18 @@ class AspertForJointExtraction(AspertPreTrainedModel):
                 f"the encoder ({self.config.encoder_config.model_type}) returned {len(attentions)} attention tensors, "
                 f"not {expected}: load it with attn_implementation='eager', or set attentional_contribution=False"
             )
-        return output.last_hidden_state, attentions
+        return hidden, attentions if packing is None else tuple(map(packing.unpack_maps, attentions))
+
+    def _packing(self, attention_mask: Tensor) -> Packing | None:
+        """How a training batch is packed; None where that saves nothing or the encoder does not take it.
+
+        Only in training, where sentences come in random order; for inference they are sorted by length.
+        """
+        config = self.config.encoder_config
+        if not self.training or first_position(config) is None or config._attn_implementation not in ("eager", "sdpa"):
+            return None
+        packing = Packing(attention_mask.sum(-1).tolist(), attention_mask.shape[1], attention_mask.device)
+        return packing if len(packing.rows) < len(attention_mask) else None
 
     def _span_parts(
         self,
