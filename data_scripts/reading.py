@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Iterator
 from os import PathLike
 from pathlib import Path
@@ -207,9 +208,8 @@ class _Decoder:
         if len(value) == len(pairs):
             return value
         self._suspect = True
-        keys = [key for key, _ in pairs]
         value = _RepeatedKeys(value)
-        value.repeated = [key for key in value if keys.count(key) > 1]
+        value.repeated = [key for key, count in Counter(key for key, _ in pairs).items() if count > 1]
         return value
 
     def _constant(self, name: str) -> float:

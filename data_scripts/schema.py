@@ -31,7 +31,8 @@ class LabelSchema:
             types = getattr(self, name)
             if len(set(types)) < len(types):
                 raise ValueError(f"{name} holds a type more than once: {types}; keep one of each")
-        strangers = [name for name in self.symmetric_relations if name not in self.relation_types]
+        relation_types = set(self.relation_types)
+        strangers = [name for name in self.symmetric_relations if name not in relation_types]
         if strangers:
             raise ValueError(f"symmetric_relations holds {strangers}, which are not among the relation_types")
 
@@ -60,9 +61,10 @@ class LabelSchema:
 
     def to_file(self, path: str | PathLike[str]) -> None:
         """Write a types file in SpERT's format, whole or not at all; `short` is the type's name. Raises `OSError`."""
+        symmetric = set(self.symmetric_relations)
         entities = {name: {"short": name, "verbose": self.describe(name)} for name in self.entity_types}
         relations = {
-            name: {"short": name, "verbose": self.describe(name), "symmetric": name in self.symmetric_relations}
+            name: {"short": name, "verbose": self.describe(name), "symmetric": name in symmetric}
             for name in self.relation_types
         }
         write_json(path, {"entities": entities, "relations": relations})

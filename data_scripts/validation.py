@@ -17,6 +17,7 @@ from .schema import LabelSchema, label_problem, nearest
 __all__ = ["DataError", "Problem", "ValidationReport", "read_records", "validate_records"]
 
 LONG_SENTENCE = 10_000  # words
+MAX_COMPARED = 200_000  # pairs of an unknown and a known type, to say of a file's slips which was meant
 RECORD_KEYS = ("tokens", "entities", "relations", "orig_id")
 ENTITY_KEYS = ("type", "start", "end")
 RELATION_KEYS = ("type", "head", "tail")
@@ -57,7 +58,9 @@ class _Check:
         self.source = source
         self.max_span_width = max_span_width
         self.symmetric = set(schema.symmetric_relations) if schema else set()
-        self.types = {"entity": schema.entity_types, "relation": schema.relation_types} if schema else {}
+        types = {"entity": schema.entity_types, "relation": schema.relation_types} if schema else {}
+        self.types = {kind: dict.fromkeys(names) for kind, names in types.items()}
+        self.listed = {kind: textwrap.shorten(", ".join(names) or "(none)", 200) for kind, names in types.items()}
         self.errors: list[Problem] = []
         self.warnings: list[Problem] = []
         self.index: int | None = None
@@ -66,6 +69,7 @@ class _Check:
         self.sentences = self.long = self.longest = 0
         self.unknown_keys: dict[tuple[str, Any], list[int]] = defaultdict(list)  # → numbers of the records
         self.nearest: dict[tuple[str, str], str | None] = {}  # a search takes long, and the same slip comes often
+        self.compared = 0
 
     def record(self, index: int, record: Any) -> None:
         """Check one record."""
@@ -228,12 +232,13 @@ class _Check:
         known = self.types.get(kind)
         if known is None or name in known:
             return True
-        if (kind, name) not in self.nearest:
-            self.nearest[kind, name] = nearest(name, known)
-        near = self.nearest[kind, name]
+        if (kind, name) not in self.nearest and self.compared < MAX_COMPARED:
+            self.nearest[kind, name] = nearest(name, list(known))
+            self.compared += len(known)
+        near = self.nearest.get((kind, name))
         if near is None:
             problem = f"an unknown {kind} type"
-            mend = f"write one of {textwrap.shorten(', '.join(known) or '(none)', 200)}, or add it to the types file"
+            mend = f"write one of {self.listed[kind]}, or add it to the types file"
         else:
             by_case = near.casefold() == name.casefold()
             problem = f"an unknown {kind} type" + (f" that differs from {near!r} by case only" if by_case else "")

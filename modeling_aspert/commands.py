@@ -27,7 +27,10 @@ from .onnx_model import is_export, load_exported
 from .record_writer import check_target, json_line
 from .saved_models import load_config, load_saved
 from .scoring import VIEWS, compute_scores, format_scores
-from .streaming import InputRecord, ResumableJsonlWriter, count_records, describe_inputs, read_inputs
+from .streaming import InputRecord, ResumableJsonlWriter, count_records, describe_inputs, input_files, read_inputs
+
+# what a model's predictions depend on, as files of its folder
+_MODEL_FILES = ("*.safetensors", "*.onnx*", "config.json", "processor_config.json", "tokenizer*.json")
 
 
 @contextmanager
@@ -45,6 +48,12 @@ def _naming_the_model(name: str) -> Iterator[None]:
 def load(args: Namespace) -> Extractor:
     """The model and processor of a folder or Hub name, with the options of the command line."""
     exported = is_export(args.model)
+    device = args.device or ("cuda" if torch.cuda.is_available() and not exported else "cpu")
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # the last two: built without that device
+        reason = str(error).strip().partition("\n")[0]
+        raise ValueError(f"--device {device} cannot be used ({reason}): choose cpu, cuda, cuda:1, mps ...") from error
     if exported and args.dtype != "float32":
         raise ValueError(f"--dtype {args.dtype}: a model exported to ONNX keeps the dtype of its export")
     if exported:
@@ -52,7 +61,6 @@ def load(args: Namespace) -> Extractor:
     else:
         with _naming_the_model(args.model):
             model, processor = load_saved(args.model, getattr(torch, args.dtype), args.revision)
-    device = args.device or ("cuda" if torch.cuda.is_available() and not exported else "cpu")
     options = ExtractionOptions(
         relation_threshold=_thresholds(args.relation_threshold, model.config),
         entity_threshold=args.entity_threshold,
@@ -126,15 +134,29 @@ def _inputs(args: Namespace) -> Iterable[InputRecord]:
         if args.inputs:
             raise ValueError("give either --text or input files, not both")
         return [InputRecord(number, text, None, "--text", None) for number, text in enumerate(args.text)]
-    return read_inputs(args.inputs or ["-"], args.column, args.input_format)
+    paths = args.inputs or ["-"]
+    return _some(read_inputs(paths, args.column, args.input_format), ", ".join(paths))
 
 
-def _check_output(path: str | os.PathLike, directory: bool = False) -> None:
-    """Raise OSError for an output that cannot be written: before the model is loaded, not after hours of work.
+def _some(records: Iterable[InputRecord], source: str) -> Iterator[InputRecord]:
+    """The records, and a warning where there are none."""
+    none = True
+    for record in records:
+        none = False
+        yield record
+    if none:
+        print(f"warning: {source}: no record, there was nothing to do", file=sys.stderr)
+
+
+def _check_output(path: str | os.PathLike, directory: bool = False, inputs: Iterable[str] = ()) -> None:
+    """Raise for an output that cannot be written, or that is an input: before the model is loaded, not after hours.
 
     Nothing is left behind, neither the folders above it.
     """
     target = check_target(path, directory)
+    for file in inputs:
+        if file != "-" and os.path.realpath(file) == str(target):
+            raise ValueError(f"{path} is an input too, which would be overwritten: choose another output")
     probe = target.with_name(f".{target.name}.{os.getpid()}.probe")
     missing = [folder for folder in target.parents if not os.path.exists(folder)]
     try:
@@ -149,11 +171,17 @@ def _check_output(path: str | os.PathLike, directory: bool = False) -> None:
                 folder.rmdir()
 
 
+def _model_files(args: Namespace) -> list[Path]:
+    """The files of a model that was loaded; those of a Hub name lie in a folder named by the commit."""
+    folder = Path(cached_file(args.model, "config.json", revision=args.revision)).parent
+    return sorted(file for pattern in _MODEL_FILES for file in folder.glob(pattern))
+
+
 def predict(args: Namespace) -> None:
     format = args.format or "jsonl"
     if args.output is not None:
         format = choose_format(args.output, args.format)
-        _check_output(args.output, FORMATS[format].directory)
+        _check_output(args.output, FORMATS[format].directory, input_files(args.inputs))
     elif format != "jsonl":
         raise ValueError(f"--format {format} needs --output")
     records = _inputs(args)
@@ -169,7 +197,7 @@ def predict(args: Namespace) -> None:
     if format == "jsonl":
         settings = {
             "model": str(args.model),
-            "weights": describe_inputs(sorted(Path(args.model).glob("*.safetensors"))),
+            "model files": describe_inputs(_model_files(args)),
             "options": {
                 name: getattr(args, name)
                 for name in (
@@ -194,19 +222,25 @@ def predict(args: Namespace) -> None:
             writer.write(record)
 
 
+def _annotated(path: str, config: AspertConfig) -> list[dict[str, Any]]:
+    """Annotated records with a model's labels; warnings are printed. Raises DataError."""
+    schema = data_scripts.LabelSchema(
+        tuple(config.entity_types), tuple(config.relation_types), tuple(config.symmetric_relations)
+    )
+    records = data_scripts.read_records(path)
+    report = data_scripts.validate_records(records, schema, path, config.max_span_width)
+    report.raise_for_errors()
+    for warning in report.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    return records
+
+
 def evaluate(args: Namespace) -> None:
     if args.output is not None:
         _check_output(Path(args.output) / "scores.json")
     extractor = load(args)
     config = extractor.model.config
-    schema = data_scripts.LabelSchema(
-        tuple(config.entity_types), tuple(config.relation_types), tuple(config.symmetric_relations)
-    )
-    gold = data_scripts.read_records(args.data)
-    report = data_scripts.validate_records(gold, schema, args.data, config.max_span_width)
-    report.raise_for_errors()
-    for warning in report.warnings:
-        print(f"warning: {warning}", file=sys.stderr)
+    gold = _annotated(args.data, config)
     sentences = (Sentence(record["tokens"]) for record in gold)
     annotations = tqdm(
         extractor.annotate(sentences), total=len(gold), unit=" sentences", disable=not sys.stderr.isatty()
@@ -225,7 +259,7 @@ def evaluate(args: Namespace) -> None:
 def show(args: Namespace) -> None:
     from .visualization import visualize
 
-    _check_output(args.output)
+    _check_output(args.output, inputs=input_files(args.inputs))
     extractor = load(args)
     records = list(_run(extractor, _chunks(_inputs(args)), as_words=False))
     visualize(records, args.output, args.title, extractor.model.config.symmetric_relations)
@@ -307,17 +341,24 @@ def _json_beside(args: Namespace, name: str) -> dict[str, Any]:
 
 def _headline(args: Namespace, split: str, prefix: str) -> str | None:
     """The scores of a split that lie beside a model, those of `aspert evaluate` or of the training."""
-    results = _json_beside(args, f"{prefix}_results.json")
-    scores = {name.removeprefix(f"{prefix}_"): value for name, value in results.items()}
-    scores.update(_json_beside(args, f"scores_{split}.json"))
-    shown = [f"{title} {scores[name]:.2f}" for view, title in VIEWS.items() if (name := f"{view}_micro_f1") in scores]
-    return ", ".join(shown) or None
+    scores = {}
+    for file, before in ((f"{prefix}_results.json", f"{prefix}_"), (f"scores_{split}.json", "")):
+        found = _json_beside(args, file)
+        for view in VIEWS:
+            name = f"{before}{view}_micro_f1"
+            if name in found and type(found[name]) not in (int, float):
+                raise ValueError(
+                    f"{args.model}/{file}: {name} = {found[name]!r} is no number: evaluate the model again"
+                )
+            if name in found:
+                scores[view] = found[name]
+    return ", ".join(f"{title} {scores[view]:.2f}" for view, title in VIEWS.items() if view in scores) or None
 
 
 def import_spert(args: Namespace) -> None:
     from .spert_import import load_spert
 
-    _check_output(Path(args.output) / "config.json")
+    _check_output(Path(args.output) / "config.json", inputs=[os.path.join(args.spert_dir, "config.json")])
     model, processor = load_spert(args.spert_dir, args.types, args.max_span_width, args.relation_threshold)
     with whole_files(args.output) as folder:
         model.save_pretrained(folder)
@@ -330,7 +371,7 @@ def export_onnx(args: Namespace) -> None:
     from .onnx_export import check_extra, export_onnx
 
     check_extra()
-    _check_output(Path(args.output) / "spans.onnx")
+    _check_output(Path(args.output) / "config.json", inputs=[os.path.join(args.model, "config.json")])
     model, processor = load_saved(args.model, revision=args.revision)
     export_onnx(model, processor, args.output, int8=args.int8)
     size = sum(file.stat().st_size for file in Path(args.output).glob("*.onnx*")) / 2**20
@@ -347,9 +388,9 @@ def learn_constraints(args: Namespace) -> None:
     config_file = Path(args.model) / "config.json"
     if not config_file.is_file():
         raise FileNotFoundError(f"{args.model}: no folder with a saved model")
-    constraints = decoding.learn_constraints(data_scripts.read_records(args.data))
-    fields = {**json.loads(config_file.read_text(encoding="utf-8")), **constraints}
-    AspertConfig.from_dict(fields)  # raises where the data's labels are not the model's
+    config = load_config(args.model)
+    constraints = decoding.learn_constraints(_annotated(args.data, config))
+    fields = {**read_json(config_file), **constraints}
     write_text(config_file, json.dumps(fields, indent=2, sort_keys=True) + "\n")
     print(f"entity_overlap: {constraints['entity_overlap']}")
     for relation, pairs in constraints["relation_type_constraints"].items():

@@ -103,7 +103,7 @@ class CsvWriter(TablesWriter):
     """A folder with entities.csv and relations.csv, for spreadsheets.
 
     "record" counts the records from 0. A text that a spreadsheet would take for a formula (it begins with =, +, -, @,
-    a tab or a line break) has a single quote before it; take it off to get the text back.
+    also full-width, a tab or a line break) has a single quote before it; take it off to get the text back.
     """
 
     tables: ClassVar = {
@@ -124,7 +124,7 @@ class CsvWriter(TablesWriter):
 
     def _row(self, values: list) -> list:
         return [
-            "'" + value if isinstance(value, str) and value.startswith(tuple("=+-@\t\r\n")) else value
+            "'" + value if isinstance(value, str) and value.startswith(tuple("=+-@＝＋－＠\t\r\n")) else value
             for value in super()._row(values)
         ]
 

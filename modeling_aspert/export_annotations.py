@@ -71,7 +71,7 @@ class SpacyWriter(Writer):
     """A spaCy DocBin (needs the extra `spacy`): doc.spans["aspert"] with the scores in its attrs, doc._.relations.
 
     Words are those of `split_words`, cut at the borders of entities; doc.text is the text. The DocBin is kept in
-    memory until it is closed, as spaCy has no other way.
+    memory until it is closed, as spaCy has no other way. An id of more than 64 bits is refused.
     """
 
     def _open(self, temporary: Path) -> None:
@@ -116,6 +116,8 @@ class SpacyWriter(Writer):
         scores = [item.get("score") for item in record["entities"]]
         doc.spans["aspert"] = self._group(doc, name="aspert", spans=spans, attrs={"scores": scores})
         doc._.relations = [{**relation, "type": self._holdable(relation["type"])} for relation in record["relations"]]
+        if isinstance(record.get("id"), int) and not -(2**63) <= record["id"] < 2**64:
+            raise ValueError("id: an integer of more than 64 bits, which a DocBin cannot hold: give it as a string")
         if record.get("id") is not None:
             doc.user_data["id"] = record["id"]
         self._docs.add(doc)

@@ -133,8 +133,8 @@ class GraphMLWriter(TextWriter):
 class Neo4jWriter(TablesWriter):
     """A folder with nodes.csv (entities) and relationships.csv for `neo4j-admin database import full`.
 
-    Texts stand as they are, line breaks too (`--multiline-fields=true`). A type must not hold the semicolon, which
-    separates labels.
+    Texts stand as they are, line breaks too (`--multiline-fields=true`), and so do those that a spreadsheet would take
+    for a formula. A type must not hold the semicolon, which separates labels.
     """
 
     tables: ClassVar = {

@@ -1,8 +1,8 @@
 """Streams of inputs from files of many kinds, and an output that can be resumed after a kill.
 
-Memory does not grow with the size of the input (but for a JSON list, which is loaded whole). Nothing is skipped in
-silence: each line is a record or an `InputError`, one sentence with file and line; blank lines of JSONL and CSV are
-none.
+Memory does not grow with the size of the input (but for a JSON list, which is loaded whole, and bounded). Nothing is
+skipped in silence: each line is a record or an `InputError`, one sentence with file, place and mend; blank lines of
+JSONL and CSV are none.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ import sys
 import textwrap
 import time
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, TypeVar
@@ -27,6 +28,8 @@ from .record_writer import Output, Record, json_line, output_target
 
 # A record is held in memory, and a file without line breaks is one line.
 MAX_RECORD_BYTES = 64 * 2**20
+# A JSON list is held in memory as a whole, with several times this size.
+MAX_LIST_BYTES = 512 * 2**20
 
 _SUFFIXES = {
     ".txt": "text",
@@ -51,8 +54,8 @@ class InputRecord:
     """One input: either a text or words.
 
     id: the input's own ("id" or "orig_id"), for a file of a folder its name without suffix, else the number of the
-    record over all inputs, from 0. source, line: where it comes from, line from 1 (a table's row where there are no
-    lines; None for a whole file).
+    record over all inputs, from 0. source, line: where it comes from, line from 1 (the number of the record, from 0,
+    where there are no lines; None for a whole file).
     """
 
     id: str | int
@@ -74,7 +77,7 @@ def read_inputs(
     - jsonl: an object a line, with a text ("text", or `column`) or with words ("tokens").
     - json: a list of such objects, as SpERT's data files are.
     - csv, tsv, parquet: a record a row; `column` is the one with the texts, by default "text", or the only one. A
-      column "id" gives the ids. In Parquet null is the empty text.
+      column "id" gives the ids.
 
     Text is UTF-8, a byte-order mark is taken off. Raises InputError, at once for a file that does not exist or an
     unknown format, and for the rest when it is met.
@@ -96,8 +99,9 @@ def _read_paths(paths: list[str], column: str | None, format: str | None) -> Ite
             for own_id, text, tokens, source, line in _read_path(path, column, format):
                 yield InputRecord(number if own_id is None else own_id, text, tokens, source, line)
                 number += 1
-        except (OSError, EOFError, zlib.error) as error:
-            raise InputError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
+        except OSError as error:
+            where, reason = error.filename or path, error.strerror or error
+            raise InputError(f"{where}: {reason}, check the path and its permissions") from error
 
 
 # (id or None, text or None, tokens or None, source, line or None)
@@ -126,10 +130,24 @@ def _read_path(path: str, column: str | None, format: str | None) -> Iterator[_R
             yield from _read_csv(file, path, column, delimiter="\t" if format == "tsv" else ",")
 
 
-def _open(path: str) -> AbstractContextManager[IO[bytes]]:
+@contextmanager
+def _open(path: str) -> Iterator[IO[bytes]]:
     if path == "-":
-        return nullcontext(sys.stdin.buffer)
-    return gzip.open(path, "rb") if path.endswith(".gz") else open(path, "rb")
+        yield sys.stdin.buffer
+    elif not path.endswith(".gz"):
+        with open(path, "rb") as file:
+            yield file
+    else:
+        try:
+            if os.path.isfile(path) and not os.path.getsize(path):
+                raise EOFError("it has no bytes")
+            with gzip.open(path, "rb") as file:
+                yield file
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            raise InputError(
+                f"{path}: no whole gzip file ({error}), write or download it again, or take off the .gz of a file "
+                "that is not compressed"
+            ) from error
 
 
 def _lines(file: IO[bytes], path: str) -> Iterator[tuple[int, str]]:
@@ -157,12 +175,22 @@ def _decode(data: bytes, path: str, line: int) -> str:
         ) from error
 
 
+def input_files(paths: Iterable[str | os.PathLike]) -> Iterator[str]:
+    """The files that `read_inputs` reads: of a folder the texts, by name; "-" is standard input."""
+    for path in map(str, paths):
+        if path != "-" and os.path.isdir(path):
+            names = (name for name in os.listdir(path) if name.lower().removesuffix(".gz").endswith(".txt"))
+            yield from (os.path.join(path, name) for name in sorted(names))
+        else:
+            yield path
+
+
 def _read_folder(path: str) -> Iterator[_Row]:
-    names = sorted(name for name in os.listdir(path) if name.lower().removesuffix(".gz").endswith(".txt"))
-    if not names:
+    sources = list(input_files([path]))
+    if not sources:
         raise InputError(f"{path}: the folder holds no .txt file")
-    for name in names:
-        source = os.path.join(path, name)
+    for source in sources:
+        name = os.path.basename(source)
         with _open(source) as file:
             text = _decode(file.read(MAX_RECORD_BYTES + 1), source, 1)
         yield name[: name.lower().rindex(".txt")], text, None, source, None
@@ -173,28 +201,51 @@ def _read_jsonl(file: IO[bytes], path: str, column: str | None) -> Iterator[_Row
         if not line.strip():
             continue
         where = f"{path}, line {number}"
-        try:
-            value = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise InputError(f"{where}: no JSON ({error})") from error
-        yield *_fields(value, column, where), path, number
+        yield *_fields(_parse(line, where), column, where), path, number
 
 
 def _read_json(file: IO[bytes], path: str, column: str | None) -> Iterator[_Row]:
+    data = file.read(MAX_LIST_BYTES + 1)
+    if len(data) > MAX_LIST_BYTES:
+        raise InputError(
+            f"{path}: a JSON list of more than {MAX_LIST_BYTES} bytes, which would be loaded whole: write an object a "
+            "line to a file *.jsonl, of which any size is read"
+        )
     try:
-        values = json.loads(file.read().decode("utf-8-sig"))
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: no JSON ({error})") from error
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: no JSON ({error}), convert the file to UTF-8") from error
+    del data
+    values = _parse(text, path)
+    del text
     if not isinstance(values, list):
         raise InputError(f"{path}: expected a list of records, found {_json_type(values)}; name JSON lines *.jsonl")
-    for number, value in enumerate(values, start=1):
+    for number, value in enumerate(values):
         yield *_fields(value, column, f"{path}, record {number}"), path, number
+
+
+class _Repeated(Counter):
+    """How often a JSON object has each key, in place of an object that has one more than once."""
+
+
+def _parse(text: str, where: str) -> Any:
+    try:
+        return json.loads(text, object_pairs_hook=_object)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{where}: no JSON ({error}), correct it there or write the file again") from error
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    return value if len(value) == len(pairs) else _Repeated(Counter(key for key, _ in pairs))
 
 
 def _fields(value: Any, column: str | None, where: str) -> tuple[str | int | None, str | None, list[str] | None]:
     """Id, text and tokens of a JSON object."""
     if not isinstance(value, dict):
         raise InputError(f'{where}: expected an object such as {{"text": "..."}}, found {_json_type(value)}')
+    if isinstance(value, _Repeated):
+        raise InputError(f"{where}: the key {value.most_common(1)[0][0]!r} is given more than once, keep one of them")
     own_id = value.get("id", value.get("orig_id"))
     if own_id is not None and type(own_id) not in (str, int):
         raise InputError(f"{where}: the id is {_json_type(own_id)}, give a string or an integer")
@@ -216,7 +267,7 @@ def _fields(value: Any, column: str | None, where: str) -> tuple[str | int | Non
 
 def _json_type(value: Any) -> str:
     names = {dict: "an object", list: "a list", str: "a string", bool: "a boolean", type(None): "null"}
-    return names.get(type(value), "a number")
+    return next((name for kind, name in names.items() if isinstance(value, kind)), "a number")
 
 
 def _listed(names: Iterable[str]) -> str:
@@ -286,13 +337,15 @@ def _read_parquet(path: str, column: str | None) -> Iterator[_Row]:
             if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
                 raise InputError(f"{path}: column {chosen!r} holds {kind}, not strings")
             id_column = ["id"] if names.count("id") == 1 and chosen != "id" else []
-            number = 0
+            number = -1
             for batch in table.iter_batches(batch_size=1000, columns=[chosen, *id_column]):
                 ids = batch.column("id").to_pylist() if id_column else [None] * len(batch)
                 for own_id, text in zip(ids, batch.column(chosen).to_pylist()):
                     number += 1
+                    if text is None:
+                        raise InputError(f"{path}, record {number}: {chosen!r} is null, give a string")
                     own_id = own_id if own_id is None or isinstance(own_id, int) else str(own_id)
-                    yield own_id, text or "", None, path, number
+                    yield own_id, text, None, path, number
     except (pa.ArrowException, UnicodeDecodeError) as error:
         raise InputError(f"{path}: no Parquet that can be read ({error})") from error
 
@@ -309,7 +362,7 @@ def count_records(paths: Sequence[str | os.PathLike], format: str | None = None)
             if path == "-" or path.endswith(".gz") or kind == "json":
                 return None
             if os.path.isdir(path):
-                total += sum(name.lower().removesuffix(".gz").endswith(".txt") for name in os.listdir(path))
+                total += len(list(input_files([path])))
             elif kind == "parquet":
                 import pyarrow.parquet as pq
 
@@ -333,13 +386,9 @@ def describe_inputs(paths: Sequence[str | os.PathLike]) -> list[dict[str, Any]]:
     Of standard input nothing is known here; `ResumableJsonlWriter.skip_done` compares what it holds.
     """
     result: list[dict[str, Any]] = []
-    for path in map(str, paths):
-        files = [path]
-        if path != "-" and os.path.isdir(path):
-            files = [os.path.join(path, name) for name in sorted(os.listdir(path))]
-        for file in files:
-            stat = os.stat(file) if file != "-" else None
-            result.append({"path": file, "size": stat and stat.st_size, "modified_ns": stat and stat.st_mtime_ns})
+    for file in input_files(paths):
+        stat = os.stat(file) if file != "-" else None
+        result.append({"path": file, "size": stat and stat.st_size, "modified_ns": stat and stat.st_mtime_ns})
     return result
 
 
@@ -394,9 +443,13 @@ class ResumableJsonlWriter(Output):
         except (OSError, ValueError) as error:
             raise ValueError(f"{self._settings_file}: cannot be read ({error}); {mend}") from error
         for name in sorted({*before, *settings}):
-            if before.get(name) != settings.get(name):
-                then, now = (textwrap.shorten(json.dumps(values.get(name)), 300) for values in (before, settings))
-                raise ValueError(f"{self._partial} was begun with {name} {then}, now it is {now}: {mend}")
+            then, now = before.get(name), settings.get(name)
+            if then == now:
+                continue
+            if isinstance(then, list) and isinstance(now, list):  # of many files the first that differs
+                then, now = next(pair for pair in itertools.zip_longest(then, now) if pair[0] != pair[1])
+            then, now = (textwrap.shorten(json.dumps(value), 300) for value in (then, now))
+            raise ValueError(f"{self._partial} was begun with {name} {then}, now it is {now}: {mend}")
 
     def _mend(self, what: str) -> str:
         return f"give the same {what}, or delete {self._partial} to begin anew"

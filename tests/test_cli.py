@@ -195,6 +195,9 @@ def test_info(folder, tmp_path, capsys):
     assert (shown["constraints"], shown["entity overlap"]) == ("on", "flat")
     assert shown["dev micro F1"] == "NER 90.00, RE strict 70.12"
     assert shown["test micro F1"] == "NER 80.00, RE boundaries 60.00"
+    (model / "test_results.json").write_text('{"test_ner_micro_f1": "high"}')
+    expected = f"error: {model}/test_results.json: test_ner_micro_f1 = 'high' is no number: evaluate the model again"
+    assert failed(capsys, "info", model) == expected
 
 
 def test_a_name_that_is_no_model_is_named(tmp_path, monkeypatch, capsys):
@@ -391,6 +394,78 @@ def test_resuming_with_a_model_trained_anew_is_refused(folder, tmp_path, monkeyp
     assert "was begun with" in failed(capsys, *argv)
 
 
+@pytest.mark.parametrize("file", ["config.json", "tokenizer.json", "processor_config.json", "spans.onnx"])
+def test_resuming_with_a_changed_file_of_the_model_is_refused(folder, tmp_path, monkeypatch, capsys, file):
+    model, source, output = tmp_path / "model", tmp_path / "in.txt", tmp_path / "out.jsonl"
+    shutil.copytree(folder, model)
+    source.write_text("Marie married Pierre .\n" * 3)
+    argv = "predict", model, source, "--output", output
+    interrupted(monkeypatch, 2, *argv)
+    monkeypatch.setattr(commands, "is_export", lambda folder: False)
+    with open(model / file, "a") as changed:
+        changed.write("\n")
+    message = failed(capsys, *argv)
+    assert "was begun with model files {" in message or "model files null" in message
+    assert str(model / file) in message and "give the same settings" in message
+
+
+def test_an_output_in_the_folder_of_its_inputs_goes_on(folder, tmp_path, monkeypatch):
+    texts = tmp_path / "texts"
+    texts.mkdir()
+    for number in range(12):
+        (texts / f"{number:02}.txt").write_text(f"Marie married Pierre number {number} .")
+    whole = tmp_path / "whole.jsonl"
+    assert aspert_cli.main(["predict", str(folder), str(texts), "--output", str(whole)]) == 0
+    monkeypatch.setattr(commands, "CHUNK_INPUTS", 4)
+    argv = "predict", folder, texts, "--output", texts / "out.jsonl"
+    interrupted(monkeypatch, 6, *argv)
+    assert aspert_cli.main([*map(str, argv)]) == 0
+    assert (texts / "out.jsonl").read_bytes() == whole.read_bytes()
+
+
+def test_an_output_that_is_an_input_is_refused(folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(commands, "load", None)
+    monkeypatch.chdir(tmp_path)
+    dygie = '{"doc_key": "d", "sentences": [["Ann"]], "ner": [[[0, 0, "Person"]]], "relations": [[]]}\n'
+    contents = {"in.jsonl": '{"text": "Ann"}\n', "x.html": "Ann\n", "texts/a.txt": "Ann\n", "f.jsonl": dygie}
+    contents |= {"b.txt": "Ann\n", "b.ann": "T1\tPerson 0 3\tAnn\n", "spert/config.json": "{}"}
+    for name, content in contents.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(content)
+    (tmp_path / "link.jsonl").symlink_to("in.jsonl")
+    for command in (
+        "predict m in.jsonl --output in.jsonl",
+        "predict m in.jsonl --output link.jsonl",
+        "predict m texts --output texts/a.txt",
+        "show m x.html --output ./x.html",
+        "convert dygie f.jsonl f.jsonl",
+        "convert dygie f.jsonl out.json --types-output out.json",
+        "convert dygie f.jsonl out.json --types-output f.jsonl",
+        "convert brat b.txt out.json --types-output b.ann",
+        "convert brat . out.json --types-output b.txt",
+        "import-spert spert --types t.json --output spert",
+    ):
+        assert "which would be overwritten: " in failed(capsys, *command.split()), command
+    assert {name: (tmp_path / name).read_text() for name in contents} == contents
+    assert not (tmp_path / "out.json").exists()
+
+
+def test_nothing_to_do_is_said(folder, tmp_path, capsys):
+    for name, content in (("a.jsonl", ""), ("a.json", "[]"), ("a.csv", "text\n"), ("a.txt", "")):
+        (tmp_path / name).write_text(content)
+        output = tmp_path / f"{name}.jsonl"
+        assert aspert_cli.main(["predict", str(folder), str(tmp_path / name), "--output", str(output)]) == 0
+        assert capsys.readouterr().err == f"warning: {tmp_path / name}: no record, there was nothing to do\n"
+        assert output.read_bytes() == b""
+
+
+def test_a_device_that_is_none_is_named(folder, capsys):
+    message = failed(capsys, "predict", folder, "--text", "x", "--device", "foo")
+    assert message.startswith("error: --device foo cannot be used (") and message.endswith(
+        "choose cpu, cuda, cuda:1, mps ..."
+    )
+
+
 def test_resuming_with_other_options_is_refused(folder, tmp_path, capsys):
     source, output = tmp_path / "in.txt", tmp_path / "out.jsonl"
     source.write_text("Stop\n")
@@ -485,6 +560,34 @@ def test_learn_constraints(tmp_path, data, capsys):
     assert config["relation_type_constraints"]["works-for"] == [["Person", "Company"]]
     # the code of the pipeline still travels with the folder
     assert "custom_pipelines" in config and "auto_map" in config
+
+
+def test_learn_constraints_checks_its_data(tmp_path, data, capsys):
+    folder = tmp_path / "model"
+    make_model().save_pretrained(folder)
+    before = (folder / "config.json").read_bytes()
+    person, place = ({"type": kind, "start": n, "end": n + 1} for n, kind in enumerate(("Person", "Place")))
+    good = {"tokens": ["Ada", "Paris"], "entities": [person, place], "relations": []}
+    for change, problem in (
+        ({"entities": None}, "entities"),
+        ({"relations": [{"type": "lives-in", "head": 0, "tail": 9}]}, "relations[0].tail = 9: no such entity"),
+        ({"relations": [{"type": "lives-in", "head": -1, "tail": 0}]}, "relations[0].head = -1: negative"),
+        ({"entities": [{**person, "type": "Boat"}]}, "entities[0].type = 'Boat': an unknown entity type"),
+        (
+            {"relations": [{"type": "eats", "head": 0, "tail": 1}]},
+            "relations[0].type = 'eats': an unknown relation type",
+        ),
+        ({"entities": [{**person, "end": 99}]}, "entities[0].end = 99: past the end"),
+        ({"entities": [{**person, "start": "0"}]}, "entities[0].start = '0': a string"),
+    ):
+        data.write_text(json.dumps([{**good, **change}]))
+        assert f"{data}: record 0: {problem}" in failed(capsys, "learn-constraints", folder, data)
+    data.write_text("[]")
+    assert f"{data}: there is no record" in failed(capsys, "learn-constraints", folder, data)
+    assert (folder / "config.json").read_bytes() == before
+    data.write_text(json.dumps([good]))
+    (folder / "config.json").write_text('{"a')
+    assert f"{folder}/config.json: not JSON at line 1" in failed(capsys, "learn-constraints", folder, data)
 
 
 def test_errors_are_one_line(folder, data, tmp_path, capsys):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from os import PathLike
@@ -41,7 +42,8 @@ def convert(
 
     Raises:
         DataError: the input cannot be converted; nothing is written then. The message names every problem's place.
-        ValueError: an unknown format, an output of another kind, or a symmetric relation that does not occur.
+        ValueError: an unknown format, an output of another kind, an output that is an input or the other output too,
+            or a symmetric relation that does not occur.
         OSError: a file cannot be written; it is then left as it was.
     """
     if source_format not in FORMATS:
@@ -50,6 +52,7 @@ def convert(
         raise ValueError(f"{source_format!r} is no format to convert from; {mend}")
     if Path(output).suffix.lower() not in (".json", *JSONL_SUFFIXES):
         raise ValueError(f"the output {str(output)!r} is neither .json nor .jsonl; rename it")
+    _refuse_overwriting(source_format, Path(input), *(path for path in (output, types_output) if path is not None))
     conversion = FORMATS[source_format](input)
     symmetric = dict.fromkeys([*conversion.schema.symmetric_relations, *symmetric_relations])
     conversion.schema = replace(conversion.schema, symmetric_relations=tuple(symmetric))
@@ -60,3 +63,19 @@ def convert(
         conversion.schema.to_file(types_output)
     write_records(output, conversion.records)
     return conversion
+
+
+def _refuse_overwriting(source_format: str, input: Path, *outputs: str | PathLike[str]) -> None:
+    read = [input]
+    if source_format == "brat":
+        suffixes = (".txt", ".ann")
+        read += (
+            [file for file in input.iterdir() if file.suffix in suffixes]
+            if input.is_dir()
+            else map(input.with_suffix, suffixes)
+        )
+    taken = set(map(os.path.realpath, read))
+    for output in outputs:
+        if os.path.realpath(output) in taken:
+            raise ValueError(f"{output} is an input or the other output too, which would be overwritten: rename it")
+        taken.add(os.path.realpath(output))

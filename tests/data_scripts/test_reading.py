@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 
@@ -110,3 +111,12 @@ def test_json_and_jsonl_give_the_same(tmp_path):
     (tmp_path / "none.json").write_text("[]")
     assert read_records(tmp_path / "none.json") == []
     assert read_bytes(tmp_path / "none.json") == b"[]"
+
+
+def test_many_keys_one_twice_are_read_at_once(tmp_path):
+    keys = [f'"{number}": 0' for number in range(60_000)]
+    (tmp_path / "x.json").write_text(f"[{{{', '.join([*keys, keys[7]])}}}]")
+    started = time.process_time()
+    with pytest.raises(DataError, match=r"x.json: record 0: 7: the key is given more than once"):
+        read_records(tmp_path / "x.json")
+    assert time.process_time() - started < 5  # 45 with a search for each key

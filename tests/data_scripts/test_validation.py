@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_scripts import DataError, LabelSchema, Problem, read_records, validate_records
+from data_scripts import DataError, LabelSchema, Problem, read_records, validate_records, validation
 
 SCHEMA = LabelSchema(("Person", "Place"), ("Lives_In", "Married_To"), ("Married_To",))
 GOOD = {
@@ -291,3 +291,16 @@ def test_the_corpora_are_sound(corpora):
     assert sum("the same relation" in warning for warning in warnings["scierc_train"]) == 4
     assert len(warnings["scierc_train"]) == 5 and "13 of 5598 entities" in warnings["scierc_train"][4]
     assert "5 of 10839 entities" in warnings["ade_full"][0]
+
+
+def test_the_search_for_what_was_meant_is_bounded(monkeypatch):
+    """20,000 types: the first unknown ones are told what they were near to, the others a few of the types."""
+    searched = []
+    monkeypatch.setattr(validation, "nearest", lambda name, known: searched.append(name) or known[0])
+    schema = LabelSchema(tuple(f"type{number}" for number in range(20_000)))
+    entities = [{"type": f"typo{number}", "start": 0, "end": 1} for number in range(300)]
+    report = validate_records([{"tokens": ["a"], "entities": entities, "relations": []}], schema, "x.json")
+    assert searched == [f"typo{number}" for number in range(10)]
+    assert len(report.errors) == 300
+    assert report.errors[9].mend == "write 'type0', or add 'typo9' to the types file"
+    assert report.errors[10].mend.startswith("write one of type0, type1, type2, ")

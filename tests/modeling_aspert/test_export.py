@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import logging
+import re
 import resource
 import signal
 import subprocess
@@ -26,7 +27,7 @@ HOSTILE = [
     'quotes "double" \'single\' `back`',
     "line\nfeed, carriage\rreturn, both\r\n, tab\t, NEL\x85, LS\u2028",
     "=cmd|' /C calc'!A0",
-    "+1", "-1", "@SUM(A1)", "\t=1", "\r=1",
+    "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "＝1", "＋1", "－1", "＠a",
     "<script>alert(1)</script>", "]]>", "<![CDATA[", "&amp; &#0;", "-->",
     'http://a b/<c>"{d}|\\^`%20', "back\\slash \\n \\u0041",
     "\u202eright to left\u202c \u200f\ufeff", "👩\u200d👩\u200d👧 e\u0301 日本語", "../../etc/passwd", "a;b,c|d", "_:x <y> .",
@@ -209,7 +210,9 @@ def test_hostile_strings_round_trip(tmp_path, format):
 
 @pytest.mark.parametrize("format", ["ntriples", "graphml", "parquet", "csv"])
 def test_hostile_types(tmp_path, format):
-    records = [record_of("x", entity_type=text, relation_type=text) for text in HOSTILE if text[0] not in "=+-@\t\r"]
+    records = [
+        record_of("x", entity_type=text, relation_type=text) for text in HOSTILE if text[0] not in "=+-@＝＋－＠\t\r"
+    ]
     path = write(tmp_path / "out", format, records)
     assert READERS[format](path) == expected(records)
 
@@ -284,7 +287,20 @@ def test_csv_holds_no_formula(tmp_path):
     path = write(tmp_path / "out", "csv", [record_of(text, id=text) for text in HOSTILE])
     for name in ("entities.csv", "relations.csv"):
         for row in read_table(path / name):
-            assert not any(cell.startswith(("=", "+", "-", "@", "\t", "\r")) for cell in row.values())
+            assert not any(cell.startswith(tuple("=+-@＝＋－＠\t\r")) for cell in row.values())
+
+
+def test_csv_for_neo4j_holds_texts_unchanged(tmp_path):
+    path = write(tmp_path / "out", "neo4j", [record_of(text) for text in ("=1+1", "＝1", "@a")])
+    texts = {row["text"] for row in read_table(path / "nodes.csv")}
+    assert {text[:1] for text in texts} >= {"=", "＝", "@"}
+
+
+@pytest.mark.parametrize("number", [10**30, 2**64, -(2**63) - 1])
+def test_spacy_refuses_ids_of_more_than_64_bits(tmp_path, number):
+    message = re.escape(f"record 1 (id {number}): id: an integer of more than 64 bits, which a DocBin cannot hold")
+    with pytest.raises(ValueError, match=message):
+        write(tmp_path / "out.spacy", "spacy", [record_of("x", id=2**64 - 1), record_of("x", id=number)])
 
 
 def test_brat_names(tmp_path):

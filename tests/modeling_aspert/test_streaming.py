@@ -97,8 +97,8 @@ def test_json_lines(write):
 def test_json_list(write, corpora):
     path = write("a.json", '\ufeff[{"tokens": ["a"], "entities": [], "relations": [], "orig_id": 5}, {"text": "b"}]')
     assert list(read_inputs([path])) == [
-        InputRecord(5, None, ["a"], str(path), 1),
-        InputRecord(1, "b", None, str(path), 2),
+        InputRecord(5, None, ["a"], str(path), 0),
+        InputRecord(1, "b", None, str(path), 1),
     ]
     assert len(texts_of(corpora / "conll04" / "conll04_test.json")) == 288
 
@@ -115,13 +115,16 @@ def test_tables(write):
 
 
 def test_parquet(tmp_path):
-    table = pa.table({"id": [3, None], "body": ["a", None], "n": [1, 2]})
+    table = pa.table({"id": [3, None], "body": ["a", ""], "n": [1, 2]})
     pq.write_table(table, tmp_path / "a.parquet")
     path = str(tmp_path / "a.parquet")
     assert list(read_inputs([path], column="body")) == [
-        InputRecord(3, "a", None, path, 1),
-        InputRecord(1, "", None, path, 2),
+        InputRecord(3, "a", None, path, 0),
+        InputRecord(1, "", None, path, 1),
     ]
+    with pytest.raises(InputError, match="a.parquet, record 1: 'b' is null, give a string"):
+        pq.write_table(pa.table({"b": ["a", None]}), path)
+        texts_of(path)
     dictionary = pa.table({"text": pa.array(["x", "x"]).dictionary_encode()})
     pq.write_table(dictionary, path)
     assert texts_of(path) == ["x", "x"]
@@ -133,7 +136,8 @@ def test_parquet(tmp_path):
         ("a.txt", b"good\nbad \xff", {}, "{}, line 2: byte 5 (0xff) is not UTF-8, convert the file to UTF-8"),
         ("a.txt", "text".encode("utf-16"), {}, "{}, line 1: byte 1 (0xff) is not UTF-8"),
         ("a.txt", b"x" * 101, {}, "{}, line 1: longer than 100 bytes, cut it into several records"),
-        ("a.jsonl", '{"text": "a"}\n{"text": ', {}, "{}, line 2: no JSON (Expecting value: line 1 column 10 (char 9))"),
+        ("a.jsonl", '{"text": "a"}\n{"text": ', {}, "{}, line 2: no JSON (Expecting value: line 1 column 10 (char 9)), correct it"),
+        ("a.jsonl", '{"text": "Ann", "text": "Bob"}', {}, "{}, line 1: the key 'text' is given more than once, keep one of them"),
         ("a.jsonl", "[" * 90, {}, "{}, line 1: no JSON ("),
         ("a.jsonl", '["a"]', {}, '{}, line 1: expected an object such as {{"text": "..."}}, found a list'),
         ("a.jsonl", '{"body": "a", "x": 1}', {}, "{}, line 1: no field 'text', only 'body', 'x'"),
@@ -143,9 +147,13 @@ def test_parquet(tmp_path):
         ("a.jsonl", '{"tokens": ["a", ""]}', {}, '{}, line 1: tokens[1] is "", give a word'),
         ("a.jsonl", '{"text": "a", "id": true}', {}, "{}, line 1: the id is a boolean, give a string or an integer"),
         ("a.json", '{"text": "a"}', {}, "{}: expected a list of records, found an object; name JSON lines *.jsonl"),
-        ("a.json", '[{"text": "a"}, 3]', {}, "{}, record 2: expected an object"),
+        ("a.json", '[{"text": "a"}, 3]', {}, "{}, record 1: expected an object"),
+        ("a.json", '[{"text": "a"}, {"text": 5}]', {}, "{}, record 1: 'text' is a number, give a string"),
+        ("a.json", '[{"text": "a", "id": 1, "id": 2}]', {}, "{}, record 0: the key 'id' is given more than once, keep one"),
+        ("a.json", '[{"text": {"b": 1, "b": 2}}]', {}, "{}, record 0: 'text' is an object, give a string"),
+        ("a.json.gz", "[" + " " * 10_000, {}, "{}: a JSON list of more than 1000 bytes, which would be loaded whole: write an object a line to a file *.jsonl"),
         ("a.json", "[", {}, "{}: no JSON (Expecting value: line 1 column 2 (char 1))"),
-        ("a.json", b"\xff", {}, "{}: no JSON ('utf-8' codec can't decode byte 0xff"),
+        ("a.json", b"\xff", {}, "{}: no JSON ('utf-8' codec can't decode byte 0xff in position 0: invalid start byte), convert"),
         ("a.csv", "a,b\n1,2\n", {}, "{}: no column 'text', choose the column of the texts; the columns are 'a', 'b'"),
         ("a.csv", "a,b\n1,2\n", {"column": "c"}, "{}: no column 'c', choose the column of the texts; the columns are 'a'"),
         ("a.csv", "text,text\n1,2\n", {}, "{}: several columns 'text', choose"),
@@ -164,6 +172,7 @@ def test_parquet(tmp_path):
 )  # fmt: skip
 def test_errors(write, monkeypatch, name, content, options, message):
     monkeypatch.setattr(streaming, "MAX_RECORD_BYTES", 100)
+    monkeypatch.setattr(streaming, "MAX_LIST_BYTES", 1000)
     path = write(name, content)
     with pytest.raises(InputError) as error:
         list(read_inputs([path], **options))
@@ -185,12 +194,23 @@ def test_unreadable_files(tmp_path, write):
     with pytest.raises(InputError, match="Parquet is read from an uncompressed file, not from a stream"):
         texts_of("-", format="parquet")
     write("plain", "text").rename(tmp_path / "plain.gz")
-    with pytest.raises(InputError, match="plain.gz: Not a gzipped file"):
+    with pytest.raises(
+        InputError, match="plain.gz: no whole gzip file .Not a gzipped file.*, write or download it again"
+    ):
         texts_of(tmp_path / "plain.gz")
     torn = write("torn.gz", "text")
     torn.write_bytes(torn.read_bytes()[:-6])
-    with pytest.raises(InputError, match="torn.gz: .* ended before the end-of-stream marker"):
+    with pytest.raises(InputError, match="torn.gz: no whole gzip file .* ended before the end-of-stream marker"):
         texts_of(torn)
+    (tmp_path / "empty.jsonl.gz").touch()
+    with pytest.raises(InputError, match="empty.jsonl.gz: no whole gzip file .it has no bytes."):
+        texts_of(tmp_path / "empty.jsonl.gz")
+    (tmp_path / "torn").mkdir()
+    torn.rename(tmp_path / "torn" / "b.txt.gz")
+    with pytest.raises(InputError, match="torn/b.txt.gz: no whole gzip file"):
+        texts_of(tmp_path / "torn")
+    with pytest.raises(InputError, match="/proc/self/mem: .*, check the path and its permissions"):
+        texts_of("/proc/self/mem")
     pq.write_table(pa.table({"text": [1]}), tmp_path / "a.parquet")
     with pytest.raises(InputError, match="column 'text' holds int64, not strings"):
         texts_of(tmp_path / "a.parquet")
@@ -339,6 +359,9 @@ def test_other_settings_are_refused(tmp_path):
         ResumableJsonlWriter(path, {**SETTINGS, "model": "n"})
     with pytest.raises(ValueError, match="was begun with language null, now it is"):
         ResumableJsonlWriter(path, {**SETTINGS, "language": "de"})
+    files = [{"path": "a.txt", "size": 3}, {"path": "b.txt", "size": 4}]
+    with pytest.raises(ValueError, match=r'was begun with inputs null, now it is \{"path": "b.txt", "size": 4\}: '):
+        ResumableJsonlWriter(path, {**SETTINGS, "inputs": files})
     settings_file = tmp_path / "out.jsonl.partial.json"
     settings_file.rename(tmp_path / "moved")
     with pytest.raises(ValueError, match="out.jsonl.partial.json: cannot be read"):
@@ -390,6 +413,7 @@ def test_count_records(write, tmp_path):
 
 def test_describe_inputs(tmp_path):
     (tmp_path / "a.txt").write_text("abc")
+    (tmp_path / "out.jsonl.partial").touch()  # an output in the folder is none of its texts
     stat = (tmp_path / "a.txt").stat()
     file = {"path": str(tmp_path / "a.txt"), "size": 3, "modified_ns": stat.st_mtime_ns}
     assert describe_inputs([tmp_path, tmp_path / "a.txt", "-"]) == [
