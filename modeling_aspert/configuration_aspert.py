@@ -5,10 +5,14 @@ from __future__ import annotations
 import difflib
 import inspect
 import math
+import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from transformers import CONFIG_MAPPING, AutoConfig, PretrainedConfig
+
+from .model_files import read_object
 
 CONTRIBUTION_POOLINGS = ("mean", "sum", "max")
 CONTRIBUTION_SCOPES = ("context", "sentence", "span")
@@ -20,6 +24,9 @@ WORD_SHAPES = ("none", "lower", "capitalized", "upper", "initial", "mixed", "num
 NONE_TYPE = "none"
 # never kept in the encoder's configuration: a saved model must not name code that runs when it is loaded
 _REMOTE_CODE = ("auto_map", "trust_remote_code")
+# far more than any encoder has; a network is built before it is compared with its weights
+_MOST_LAYERS = 1000
+_DTYPES = ("float16", "bfloat16", "float32", "float64")
 
 # Named architectures: the paper's model, its baseline, the baseline of Table 1, and what won on development data.
 PRESETS: dict[str, dict[str, Any]] = {
@@ -120,8 +127,7 @@ class AspertConfig(PretrainedConfig):
     ) -> None:
         self._refuse_misspelt(kwargs)
         # derived from entity_types below; a stored copy must not win
-        for derived in ("id2label", "label2id", "num_labels"):
-            kwargs.pop(derived, None)
+        stored_labels, *_ = (kwargs.pop(derived, None) for derived in ("id2label", "label2id", "num_labels"))
         if not __name__.startswith("transformers_modules."):
             # the pipeline's code beside the weights is for processes without this package
             kwargs.pop("custom_pipelines", None)
@@ -162,11 +168,26 @@ class AspertConfig(PretrainedConfig):
         self.relation_type_constraints = relation_type_constraints
         self.span_loss_weight = span_loss_weight
         self.initializer_range = initializer_range
+        _check_dtype("AspertConfig.", kwargs)
+        if kwargs.get("transformers_weights") is not None:
+            raise ValueError("AspertConfig.transformers_weights is not read: name the weights model.safetensors")
         # the Trainer compares it with the tokenizer's
         kwargs.setdefault("pad_token_id", getattr(self.encoder_config, "pad_token_id", None))
         id2label = dict(enumerate([NONE_TYPE, *self.entity_types]))
         super().__init__(id2label=id2label, label2id={label: index for index, label in id2label.items()}, **kwargs)
         self.check()
+        if stored_labels and _as_stored(stored_labels) != _as_stored(id2label):
+            raise ValueError(
+                f"AspertConfig.id2label = {stored_labels!r} contradicts entity_types = {self.entity_types!r}: they must "
+                "be those that the weights were trained with; id2label may be left out"
+            )
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """As every configuration's; what a file names of code on the Hub is left out."""
+        return super().from_dict(
+            {key: value for key, value in config_dict.items() if not _is_kernel(key, value)}, **kwargs
+        )
 
     @classmethod
     def from_preset(cls, preset: str, **fields: Any) -> AspertConfig:
@@ -265,7 +286,13 @@ class AspertConfig(PretrainedConfig):
 
     def _check_labels(self, name: str) -> None:
         labels = getattr(self, name)
-        self._check(name, all(isinstance(label, str) and label for label in labels), "a list of non-empty names")
+        self._check(
+            name, all(isinstance(label, str) and label.strip() for label in labels), "a list of non-empty names"
+        )
+        # they reach terminals and pages
+        self._check(
+            name, all(map(str.isprintable, labels)), "a list of names without characters that cannot be printed"
+        )
 
     def _check(self, name: str, valid: bool, mend: str) -> None:
         if not valid:
@@ -281,6 +308,39 @@ class AspertConfig(PretrainedConfig):
                 raise ValueError(f"AspertConfig has no field {name!r}: did you mean {close[0]!r}?")
 
 
+def pretrained_encoder_config(name_or_path: str | os.PathLike[str]) -> PretrainedConfig:
+    """The configuration of a pre-trained encoder. Code beside it is never run.
+
+    Raises:
+        OSError: no such encoder.
+        ValueError: a file that is no configuration of an encoder that transformers knows.
+    """
+    file = Path(name_or_path) / "config.json"
+    if Path(name_or_path).is_dir():
+        read_object(file)
+    fields, _ = PretrainedConfig.get_config_dict(name_or_path)
+    # early encoders have none
+    model_type = fields.get("model_type")
+    if model_type is not None and model_type not in CONFIG_MAPPING:
+        raise ValueError(f"{file}: {_UNKNOWN_TYPE.format(model_type)}")
+    if fields.get("transformers_weights") is not None:
+        raise ValueError(f"{file}: transformers_weights is not read: name the weights model.safetensors")
+    try:
+        _check_sizes(fields)
+        _check_dtype("", fields)
+        return AutoConfig.from_pretrained(name_or_path, trust_remote_code=False)
+    except OSError:
+        raise
+    except Exception as error:  # each encoder checks its fields in its own way
+        raise ValueError(f"{file}: no configuration of an encoder: {' '.join(str(error).split())}") from error
+
+
+_UNKNOWN_TYPE = (
+    "this version of transformers does not know the model type {!r}; encoders whose code lies beside their weights are "
+    "not run"
+)
+
+
 def _encoder_config(config: PretrainedConfig | dict[str, Any] | None) -> PretrainedConfig:
     if isinstance(config, PretrainedConfig):
         for name in _REMOTE_CODE:
@@ -292,20 +352,42 @@ def _encoder_config(config: PretrainedConfig | dict[str, Any] | None) -> Pretrai
         raise ValueError(
             f"AspertConfig.encoder_config = {config!r} is not valid: it must be the encoder's own configuration"
         )
-    fields = {key: value for key, value in config.items() if key not in _REMOTE_CODE}
+    fields = {key: value for key, value in config.items() if key not in _REMOTE_CODE and not _is_kernel(key, value)}
     if "model_type" not in fields:
         raise ValueError("AspertConfig.encoder_config has no 'model_type': pass the encoder's own configuration")
     model_type = fields.pop("model_type")
     if model_type not in CONFIG_MAPPING:
-        raise ValueError(
-            f"AspertConfig.encoder_config: this version of transformers does not know the model type {model_type!r}; "
-            "encoders whose code lies beside their weights are not run"
-        )
+        raise ValueError(f"AspertConfig.encoder_config: {_UNKNOWN_TYPE.format(model_type)}")
     try:
+        _check_sizes(fields)
+        _check_dtype("", fields)
         return AutoConfig.for_model(model_type, **fields)
     except Exception as error:  # each encoder checks its fields in its own way
         reason = " ".join(str(error).split())
         raise ValueError(f"AspertConfig.encoder_config is no configuration of {model_type!r}: {reason}") from error
+
+
+def _check_sizes(fields: dict[str, Any]) -> None:
+    """Refuse an encoder of so many layers, or groups of layers, that building it would not end."""
+    for name, value in fields.items():
+        if isinstance(value, int) and ("layer" in name or "group" in name) and value > _MOST_LAYERS:
+            raise ValueError(f"{name} = {value} is not valid: it must be at most {_MOST_LAYERS}")
+
+
+def _check_dtype(prefix: str, fields: dict[str, Any]) -> None:
+    for key in ("dtype", "torch_dtype"):
+        value = fields.get(key)
+        if value is not None and str(value).removeprefix("torch.") not in _DTYPES:
+            raise ValueError(f"{prefix}{key} = {value!r} is not valid: it must be one of {', '.join(_DTYPES)}")
+
+
+def _is_kernel(key: str, value: Any) -> bool:
+    """Whether a field names an implementation that lies on the Hub: code, which the `kernels` package would run."""
+    return key.endswith("_implementation") and "/" in str(value)
+
+
+def _as_stored(labels: Any) -> Any:
+    return {str(index): label for index, label in labels.items()} if isinstance(labels, dict) else labels
 
 
 def _is_number(value: Any) -> bool:

@@ -21,7 +21,8 @@ from transformers import AutoModel, PreTrainedModel
 from transformers.utils import ModelOutput
 
 from .attention_contribution import attentional_contribution
-from .configuration_aspert import WORD_SHAPES, AspertConfig
+from .configuration_aspert import WORD_SHAPES, AspertConfig, pretrained_encoder_config
+from .model_files import check_weights
 from .sentence_packing import Packing, first_position
 from .span_pooling import range_max, range_max_table
 
@@ -145,26 +146,23 @@ class AspertPreTrainedModel(PreTrainedModel):
 
     @classmethod
     def from_pretrained(
-        cls, *args: Any, output_loading_info: bool = False, ignore_mismatched_sizes: bool = False, **kwargs: Any
+        cls,
+        pretrained_model_name_or_path: str | os.PathLike[str] | None,
+        *args: Any,
+        output_loading_info: bool = False,
+        ignore_mismatched_sizes: bool = False,
+        **kwargs: Any,
     ) -> Any:
         """As every model's, but weights are read as safetensors only: pickles can run code.
 
         Raises:
-            ValueError: weights that are missing, or that do not fit the configuration: they would be random.
+            ValueError: weights that are missing, or that do not fit the configuration: they would be random; weights
+                that are NaN, infinite or no floating-point numbers; a weight file that is no safetensors or lies
+                elsewhere.
         """
-        kwargs |= {"output_loading_info": True, "ignore_mismatched_sizes": True}
-        model, info = _safetensors_only(super().from_pretrained, *args, **kwargs)
-        missing, mismatched = sorted(info["missing_keys"]), sorted(info["mismatched_keys"])
-        if mismatched and not ignore_mismatched_sizes:
-            name, stored, wanted = mismatched[0]
-            raise ValueError(
-                f"{name} has the shape {list(stored)}, but config.json makes it {list(wanted)} (and so "
-                f"{len(mismatched)} in all): labels and sizes must be those that the weights were trained with"
-            )
-        if missing:
-            raise ValueError(
-                f"{missing[0]} is missing (and so {len(missing)} in all): copy or download the whole model again"
-            )
+        load = super().from_pretrained
+        model, info = _safetensors_only(load, pretrained_model_name_or_path, *args, **kwargs)
+        _check_loaded(model, info, ignore_mismatched_sizes)
         return (model, info) if output_loading_info else model
 
     def _init_weights(self, module: nn.Module) -> None:
@@ -246,12 +244,23 @@ class AspertForJointExtraction(AspertPreTrainedModel):
 
         Raises:
             OSError: no such model, or no safetensors weights in it.
-            ValueError: a field that is not valid.
+            ValueError: a field that is not valid, or a file of the encoder that cannot be read or does not fit the
+                others. Code beside the encoder is never run.
         """
         config = AspertConfig.from_preset(preset, **fields)
-        encoder = _safetensors_only(
-            AutoModel.from_pretrained, name_or_path, dtype=torch.float32, attn_implementation=_attention_for(config)
-        )
+        encoder_config = pretrained_encoder_config(name_or_path)
+        try:
+            encoder, info = _safetensors_only(
+                AutoModel.from_pretrained,
+                name_or_path,
+                config=encoder_config,
+                dtype=torch.float32,
+                attn_implementation=_attention_for(config),
+                trust_remote_code=False,
+            )
+            _check_loaded(encoder, info, may_lack="pooler.")
+        except (ValueError, RuntimeError) as error:
+            raise ValueError(f"{name_or_path}: the encoder: {' '.join(str(error).split())}") from error
         if Path(name_or_path).is_dir():
             # a path of this machine is nobody's business
             encoder.config.name_or_path = ""
@@ -534,14 +543,42 @@ def _between(head: Tensor, tail: Tensor) -> tuple[Tensor, Tensor]:
     return torch.minimum(head[:, 1], tail[:, 1]), torch.maximum(head[:, 0], tail[:, 0])
 
 
-def _safetensors_only(load: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """Load weights, but never a pickle."""
+def _safetensors_only(
+    load: Callable[..., Any], name_or_path: str | os.PathLike[str] | None, *args: Any, **kwargs: Any
+) -> tuple[PreTrainedModel, dict[str, Any]]:
+    """Load weights, but never a pickle: the model, and what transformers tells of the loading."""
+    check_weights(name_or_path, **kwargs)
+    kwargs |= {"use_safetensors": True, "output_loading_info": True, "ignore_mismatched_sizes": True}
     try:
-        return load(*args, **{**kwargs, "use_safetensors": True})
+        return load(name_or_path, *args, **kwargs)
     except OSError as error:
         if "safetensors" not in str(error):
             raise
         raise OSError(f"{error} Pickled weights can run code and are refused: convert them to safetensors.") from None
+
+
+def _check_loaded(
+    model: PreTrainedModel, info: dict[str, Any], ignore_mismatched_sizes: bool = False, may_lack: str | None = None
+) -> None:
+    """Raise ValueError unless all weights are those of the file, and finite."""
+    mismatched = sorted(info["mismatched_keys"])
+    missing = sorted(name for name in info["missing_keys"] if may_lack is None or not name.startswith(may_lack))
+    if mismatched and not ignore_mismatched_sizes:
+        name, stored, wanted = mismatched[0]
+        raise ValueError(
+            f"{name} has the shape {list(stored)}, but config.json makes it {list(wanted)} (and so "
+            f"{len(mismatched)} in all): labels and sizes must be those that the weights were trained with"
+        )
+    if missing:
+        raise ValueError(
+            f"{missing[0]} is missing (and so {len(missing)} in all): copy or download the whole model again"
+        )
+    for name, weights in model.named_parameters():
+        # a sum costs less than a mask of all values, and one NaN makes it one
+        if not weights.is_meta and not weights.detach().sum().isfinite() and not weights.isfinite().all():
+            raise ValueError(
+                f"{name} has values that are NaN or infinite: the training failed, or the file is damaged"
+            )
 
 
 def _attention_for(config: AspertConfig) -> str | None:

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .configuration_aspert import AspertConfig
 from .modeling_aspert import CHUNK_CONTEXTS, AspertOutput, pairs_of_entities
 from .processing_aspert import AspertProcessor
+from .saved_models import load_config, load_processor
 
 SPANS_FILE, RELATIONS_FILE = "spans.onnx", "relations.onnx"
 
@@ -31,7 +31,8 @@ def require(*packages: str) -> None:
 
 def load_exported(folder: str | os.PathLike[str]) -> tuple[AspertOnnxModel, AspertProcessor]:
     """The model and processor of a folder that `aspert export-onnx` wrote. Raises as :class:`AspertOnnxModel`."""
-    return AspertOnnxModel(folder), AspertProcessor.from_pretrained(folder)
+    model = AspertOnnxModel(folder)
+    return model, load_processor(str(folder), model.config)
 
 
 class AspertOnnxModel:
@@ -44,6 +45,7 @@ class AspertOnnxModel:
     Raises:
         ImportError: the extra `onnx` is missing.
         FileNotFoundError: a graph is missing.
+        ValueError: a file that is not what it should be, or that does not fit the others.
     """
 
     def __init__(self, folder: str | os.PathLike[str], threads: int | None = None) -> None:
@@ -52,13 +54,22 @@ class AspertOnnxModel:
         for name in (SPANS_FILE, RELATIONS_FILE):
             if not (folder / name).is_file():
                 raise FileNotFoundError(f"{folder / name} is missing: export the model again with aspert export-onnx")
-        self.config = AspertConfig.from_pretrained(folder)
+        self.config = load_config(str(folder))
         self.device = torch.device("cpu")
         self._spans = _session(folder / SPANS_FILE, threads)
         self._relations = _session(folder / RELATIONS_FILE, threads)
         self._inputs = {value.name for value in self._spans.get_inputs()}
-        levels = next(value.shape[0] for value in self._spans.get_outputs() if value.name == "table")
-        self._longest = 2**levels
+        labels = {
+            SPANS_FILE: (self._spans, "span_logits", len(self.config.entity_types) + 1, "entity types and none"),
+            RELATIONS_FILE: (self._relations, "relation_logits", self.config.num_relation_outputs, "relation outputs"),
+        }
+        for file, (session, name, wanted, what) in labels.items():
+            found = _sizes(session).get(name, [None])[-1]
+            if found != wanted:
+                raise ValueError(
+                    f"{folder / file} scores {found} {what}, but config.json lists {wanted}: export the model again"
+                )
+        self._longest = 2 ** _sizes(self._spans)["table"][0]
 
     def eval(self) -> AspertOnnxModel:
         """The model itself, which knows no other mode."""
@@ -154,6 +165,11 @@ def _session(path: Path, threads: int | None) -> Any:
         )
     except Exception as error:  # onnxruntime has its own kinds of errors, which differ between versions
         raise ValueError(f"{path} cannot be read ({' '.join(str(error).split())}): export the model again") from error
+
+
+def _sizes(session: Any) -> dict[str, list[Any]]:
+    """The shapes of a graph's outputs by name; sizes that depend on the input are names."""
+    return {output.name: output.shape for output in session.get_outputs()}
 
 
 def _run(session: Any, inputs: dict[str, Tensor]) -> list[Tensor]:

@@ -10,13 +10,15 @@ import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tokenizers import pre_tokenizers
-from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase, ProcessorMixin
+from transformers import AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase, ProcessorMixin
 
-from .configuration_aspert import WORD_SHAPES
+from .configuration_aspert import WORD_SHAPES, pretrained_encoder_config
+from .model_files import check_processor, read_object
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +68,7 @@ class AspertProcessor(ProcessorMixin):
         language: language of raw text for sentence splitting, an ISO 639-1 code.
 
     Raises:
-        ValueError: a tokenizer without a fast version.
+        ValueError: a tokenizer without a fast version, or without a vocabulary.
     """
 
     def __init__(
@@ -81,6 +83,12 @@ class AspertProcessor(ProcessorMixin):
             raise ValueError(
                 f"{type(tokenizer).__name__} has no fast version (tokenizer.json): ASpERT needs one to know which "
                 "sub-words belong to which word"
+            )
+        # transformers makes such a tokenizer where the vocabulary's file is missing
+        words = tokenizer.backend_tokenizer.get_vocab_size(with_added_tokens=False)
+        if words <= len(tokenizer.all_special_tokens):
+            raise ValueError(
+                f"{type(tokenizer).__name__} has no vocabulary: copy or download tokenizer.json again, which holds it"
             )
         if max_tokens is not None and (isinstance(max_tokens, bool) or not isinstance(max_tokens, int)):
             raise ValueError(f"max_tokens = {max_tokens!r} is not valid: it must be an integer, or None")
@@ -98,23 +106,63 @@ class AspertProcessor(ProcessorMixin):
             )
 
     @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike[str], *args: Any, **kwargs: Any) -> Any:
+        """As every processor's, but code beside the tokenizer runs only with ``trust_remote_code=True``; nobody is
+        asked on the terminal."""
+        return super().from_pretrained(pretrained_model_name_or_path, *args, **_without_code(kwargs))
+
+    @classmethod
     def from_encoder_pretrained(cls, name_or_path: str | os.PathLike[str], **kwargs: Any) -> AspertProcessor:
-        """The processor of a pre-trained encoder: its tokenizer and its longest input.
+        """The processor of a pre-trained encoder: its tokenizer and its longest input. Code beside it is never run.
 
         Raises:
             OSError: no such encoder.
-            ValueError: its tokenizer has no fast version.
+            ValueError: its tokenizer cannot be read, has no fast version or no vocabulary, or does not fit it.
         """
-        tokenizer = AutoTokenizer.from_pretrained(name_or_path)
-        config = AutoConfig.from_pretrained(name_or_path)
-        positions = getattr(config, "max_position_embeddings", None)
+        config = pretrained_encoder_config(name_or_path)
+        for name in ("tokenizer.json", "tokenizer_config.json"):
+            if (Path(name_or_path) / name).is_file():
+                read_object(Path(name_or_path) / name)
         # the table's size, not the tokenizer's limit: sentence-transformers checkpoints store a shorter training length
-        if isinstance(positions, int) and positions > 0:
-            if config.model_type in _POSITIONS_BEHIND_PADDING:
-                # MPNet's padding index is 1, whatever its configuration says
-                positions -= 1 + (1 if config.model_type == "mpnet" else config.pad_token_id)
-            kwargs.setdefault("max_tokens", positions)
-        return cls(tokenizer, **kwargs)
+        kwargs.setdefault("max_tokens", longest_input(config))
+        try:
+            processor = cls(AutoTokenizer.from_pretrained(name_or_path, **_without_code({})), **kwargs)
+            processor.fit_to(config)
+        except OSError:
+            raise
+        except Exception as error:  # tokenizers has no class of its own for what goes wrong
+            raise ValueError(f"{name_or_path}: the tokenizer: {' '.join(str(error).split())}") from error
+        return processor
+
+    @classmethod
+    def get_processor_dict(
+        cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """As every processor's. Raises ValueError for a file that is no JSON object or names parts to load."""
+        check_processor(pretrained_model_name_or_path, **kwargs)
+        return super().get_processor_dict(pretrained_model_name_or_path, **kwargs)
+
+    def fit_to(self, config: PretrainedConfig) -> None:
+        """Take the encoder's longest input where none is given.
+
+        Raises:
+            ValueError: the encoder's tables lack a sub-word or a position that may be asked of them.
+        """
+        rows = getattr(config, "vocab_size", None)
+        last = max(self.tokenizer.get_vocab().values())
+        if isinstance(rows, int) and last >= rows:
+            raise ValueError(
+                f"the tokenizer has a sub-word {last}, but the encoder a vocab_size of {rows}: copy or download both of "
+                "one model again"
+            )
+        limit = longest_input(config)
+        if self.max_tokens is None:
+            self.max_tokens = limit
+        elif limit is not None and _has_position_table(config) and self.max_tokens > limit:
+            raise ValueError(
+                f"max_tokens = {self.max_tokens} is not valid: the encoder has positions for {limit} sub-words; it must "
+                "be at most that"
+            )
 
     @property
     def model_input_names(self) -> list[str]:
@@ -203,6 +251,29 @@ class AspertProcessor(ProcessorMixin):
         )
 
 
+def longest_input(config: PretrainedConfig) -> int | None:
+    """The longest input of an encoder in sub-words, special tokens included; None where it names none."""
+    positions = getattr(config, "max_position_embeddings", None)
+    if not isinstance(positions, int) or positions <= 0:
+        return None
+    if config.model_type in _POSITIONS_BEHIND_PADDING:
+        # MPNet's padding index is 1, whatever its configuration says
+        positions -= 1 + (1 if config.model_type == "mpnet" else config.pad_token_id)
+    return positions
+
+
+def _has_position_table(config: PretrainedConfig) -> bool:
+    """Whether positions are rows of a table; relative and rotary ones may go further than the encoder was trained."""
+    rotary = any(getattr(config, name, None) for name in ("rope_parameters", "rope_theta"))
+    return getattr(config, "position_biased_input", True) and not rotary
+
+
+def _without_code(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Arguments of a `from_pretrained` with a refusal of code where nothing was said about it: transformers would ask
+    on the terminal, and the answer may be text to extract from."""
+    return {**arguments, "trust_remote_code": bool(arguments.get("trust_remote_code"))}
+
+
 # families that count positions from the row behind the padding index, so that the rows up to it are unused
 _POSITIONS_BEHIND_PADDING = (
     "camembert",
@@ -221,6 +292,7 @@ _POSITIONS_BEHIND_PADDING = (
 @functools.lru_cache(maxsize=1024)
 def candidate_spans(num_words: int, max_width: int) -> np.ndarray:
     """All word spans of 1 to ``max_width`` words: int64 [S, 2], sorted by (start, end). Read-only, cached."""
+    max_width = min(max_width, num_words)
     starts = np.arange(num_words).repeat(max_width)
     ends = starts + np.tile(np.arange(1, max_width + 1), num_words)
     spans = np.stack([starts, ends], axis=1)[ends <= num_words]

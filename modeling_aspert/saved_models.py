@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors import SafetensorError
 
 from data_scripts.reading import json_type, read_json
 
@@ -27,18 +27,29 @@ def load_saved(
         ValueError: a file that is not what it should be, or that does not fit the others.
         OSError: no such Hub name, or files that are missing.
     """
-    load_config(name_or_path, revision)
+    config = load_config(name_or_path, revision)
     place = {"revision": revision} if revision else {}
     with _naming(f"{name_or_path}: the weights"):
         model = AspertForJointExtraction.from_pretrained(name_or_path, dtype=dtype, **place)
+    return model, load_processor(name_or_path, config, revision)
+
+
+def load_processor(name_or_path: str, config: AspertConfig, revision: str | None = None) -> AspertProcessor:
+    """The processor of a folder or Hub name, which must fit the model's configuration. Raises as :func:`load_saved`."""
     folder = Path(name_or_path)
     if folder.is_dir():
-        for name in ("processor_config.json", "tokenizer.json"):
-            read_json(folder / name)
+        for name in ("processor_config.json", "tokenizer.json", "tokenizer_config.json"):
+            _read_object(folder / name)
     with _naming(f"{name_or_path}: the processor"):
-        processor = AspertProcessor.from_pretrained(name_or_path, **place)
+        try:
+            processor = AspertProcessor.from_pretrained(name_or_path, **({"revision": revision} if revision else {}))
+        except ValueError as error:
+            if "trust_remote_code" not in str(error):
+                raise
+            raise ValueError("its tokenizer is code beside the weights, which is not run: save a fast one") from None
         split_words("", processor.word_splitter)
-    return model, processor
+        processor.fit_to(config.encoder_config)
+    return processor
 
 
 def load_config(name_or_path: str, revision: str | None = None) -> AspertConfig:
@@ -46,13 +57,11 @@ def load_config(name_or_path: str, revision: str | None = None) -> AspertConfig:
     folder = Path(name_or_path)
     file = folder / "config.json"
     if folder.is_dir():
-        fields = read_json(file)
+        fields = _read_object(file)
     else:
         refuse_missing_folder(name_or_path)
         file = f"{name_or_path}/config.json"
         fields, _ = AspertConfig.get_config_dict(name_or_path, **({"revision": revision} if revision else {}))
-    if not isinstance(fields, dict):
-        raise ValueError(f"{file}: {json_type(fields)}, not an object: save the model again")
     if fields.get("model_type") != AspertConfig.model_type:
         raise ValueError(
             f"{file}: model_type = {fields.get('model_type')!r}, not {AspertConfig.model_type!r}: this is no model of "
@@ -70,12 +79,17 @@ def refuse_missing_folder(name_or_path: str) -> None:
         raise FileNotFoundError(f"{name_or_path}: no such folder")
 
 
+def _read_object(file: Path) -> dict[str, Any]:
+    fields = read_json(file)
+    if not isinstance(fields, dict):
+        raise ValueError(f"{file}: {json_type(fields)}, not an object: save the model again")
+    return fields
+
+
 @contextmanager
 def _naming(what: str) -> Iterator[None]:
     """Errors of what is read begin with its name, on one line."""
     try:
         yield
-    except SafetensorError as error:
-        raise ValueError(f"{what}: no safetensors that can be read ({error}): copy or download them again") from None
     except (ValueError, TypeError, KeyError, AttributeError, RuntimeError) as error:
         raise ValueError(f"{what}: {' '.join(str(error).split())}") from error

@@ -14,9 +14,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
-from transformers import AutoConfig
 
-from .configuration_aspert import AspertConfig
+from .configuration_aspert import AspertConfig, pretrained_encoder_config
 from .modeling_aspert import AspertForJointExtraction
 from .processing_aspert import AspertProcessor
 
@@ -50,7 +49,7 @@ def load_spert(
     weights = {name: tensor.float() for name, tensor in load_file(weights_file).items()}
     _check_shapes(weights, weights_file, types_file, len(types["entities"]), len(types["relations"]))
 
-    encoder_config = AutoConfig.from_pretrained(directory)
+    encoder_config = pretrained_encoder_config(directory)
     encoder_config.architectures = None
     config = AspertConfig.from_preset(
         "spert",

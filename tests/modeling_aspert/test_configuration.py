@@ -86,6 +86,9 @@ def test_labels():
         ("entity_types", ["none"]),
         ("entity_types", [""]),
         ("entity_types", [3]),
+        ("entity_types", [" "]),
+        ("entity_types", ["\x1b[2J"]),
+        ("relation_types", ["a\nb"]),
         ("relation_types", ["r", "r"]),
         ("symmetric_relations", ["unknown"]),
     ],
@@ -138,12 +141,15 @@ def test_save_and_load(tmp_path, family):
         assert loaded.contribution_size == 2 * tiny.LAYERS * tiny.HEADS
 
 
-def test_stored_label_count_does_not_win(tmp_path):
-    """Labels edited in config.json: id2label follows them."""
+def test_labels_edited_in_a_file(tmp_path):
+    """id2label follows them where it is left out; where it says otherwise, one of both is wrong."""
     AspertConfig(entity_types=["a", "b"]).save_pretrained(tmp_path)
     file = tmp_path / "config.json"
-    stored = json.loads(file.read_text())
-    stored["entity_types"] = ["a", "b", "c"]
+    stored = {**json.loads(file.read_text()), "entity_types": ["a", "b", "c"]}
+    file.write_text(json.dumps(stored))
+    with pytest.raises(ValueError, match=r"id2label = .*'2': 'b'} contradicts entity_types = \['a', 'b', 'c'\]"):
+        AspertConfig.from_pretrained(tmp_path)
+    del stored["id2label"]
     file.write_text(json.dumps(stored))
     assert AspertConfig.from_pretrained(tmp_path).id2label == {0: "none", 1: "a", 2: "b", 3: "c"}
 

@@ -27,8 +27,8 @@ TEXTS = [
     "\u200bNaïve cafés 😀 in Genève\r\n",
     "",
 ]
-# what the files beside the weights may import, which is what the card tells to install
-REMOTE_REQUIREMENTS = {"torch", "transformers", "numpy", "tokenizers", "regex", "pysbd"}
+# what the files beside the weights may import, which is what the card tells to install, or comes with transformers
+REMOTE_REQUIREMENTS = {"torch", "transformers", "numpy", "safetensors", "tokenizers", "regex", "pysbd"}
 
 PREDICT = f"""
 import json, os, sys
@@ -148,6 +148,8 @@ values = {
     "unknown_encoder": refusal(lambda: AspertForJointExtraction.from_pretrained("org/hostile-encoder")),
     "unknown_model": refusal(lambda: pipeline("joint-extraction", model="org/hostile-model")),
     "pickle": refusal(lambda: AspertForJointExtraction.from_pretrained("org/pickle")),
+    "pickled_part": refusal(lambda: AspertForJointExtraction.from_pretrained("org/pickled-part")),
+    "unknown_tokenizer": refusal(lambda: AspertProcessor.from_pretrained("org/unknown-tokenizer")),
     "ran": os.path.exists("MARKER"),
 }
 # the same file does leave its mark when it is run, so the trap was set
@@ -305,6 +307,13 @@ def test_nothing_remote_runs_unasked(hub, pushed, tmp_path):
         buffer = io.BytesIO()
         torch.save(safetensors.torch.load(pickled.pop("model.safetensors")), buffer)
         server.add("org/pickle", {**pickled, "pytorch_model.bin": buffer.getvalue()})
+        index = {"metadata": {}, "weight_map": {"span_classifier.output.bias": "w.bin"}}
+        parts = {"model.safetensors.index.json": json.dumps(index).encode(), "w.bin": buffer.getvalue()}
+        server.add("org/pickled-part", {**pickled, **parts})
+        tokenizer["tokenizer_class"] = "Trojan"
+        tokenizer["auto_map"]["AutoTokenizer"] = [None, trap["AutoTokenizer"]]
+        unknown_tokenizer = {"tokenizer_config.json": json.dumps(tokenizer).encode()}
+        server.add("org/unknown-tokenizer", {**hub.repositories[REPO].files, **unknown_tokenizer})
         found = run(HOSTILE, tmp_path, server, DISABLE_SAFETENSORS_CONVERSION="1")
     assert not found["ran"] and found["trap"]
     for way in ("classes", "auto", "pipeline"):
@@ -313,3 +322,5 @@ def test_nothing_remote_runs_unasked(hub, pushed, tmp_path):
     assert "trojan" in found["unknown_encoder"]
     assert "trust_remote_code=True" in found["unknown_model"]
     assert "safetensors" in (found["pickle"] or "a pickle was loaded")
+    assert "'w.bin', which is no name of a safetensors file" in (found["pickled_part"] or "a pickle was loaded")
+    assert "trust_remote_code=True" in (found["unknown_tokenizer"] or "code was run")
