@@ -41,6 +41,12 @@ def read_object(file: str | os.PathLike[str]) -> dict[str, Any]:
     return value
 
 
+def one_line(error: Exception, name_or_path: str | os.PathLike[str], part: str = "") -> str:
+    """What an error says, on one line that begins with the folder or Hub name (and its part) or a file in it."""
+    text = " ".join(str(error).split())
+    return text if text.startswith(str(name_or_path)) else f"{name_or_path}{part}: {text}"
+
+
 def check_weights(name_or_path: str | os.PathLike[str] | None, variant: str | None = None, **kwargs: Any) -> None:
     """Refuse weights that are no safetensors of the folder or repository itself.
 

@@ -22,7 +22,7 @@ from transformers.utils import ModelOutput
 
 from .attention_contribution import attentional_contribution
 from .configuration_aspert import WORD_SHAPES, AspertConfig, pretrained_encoder_config
-from .model_files import check_weights
+from .model_files import check_weights, one_line
 from .sentence_packing import Packing, first_position
 from .span_pooling import range_max, range_max_table
 
@@ -260,7 +260,7 @@ class AspertForJointExtraction(AspertPreTrainedModel):
             )
             _check_loaded(encoder, info, may_lack="pooler.")
         except (ValueError, RuntimeError) as error:
-            raise ValueError(f"{name_or_path}: the encoder: {' '.join(str(error).split())}") from error
+            raise ValueError(one_line(error, name_or_path, ": the encoder")) from error
         if Path(name_or_path).is_dir():
             # a path of this machine is nobody's business
             encoder.config.name_or_path = ""

@@ -18,7 +18,7 @@ from tokenizers import pre_tokenizers
 from transformers import AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase, ProcessorMixin
 
 from .configuration_aspert import WORD_SHAPES, pretrained_encoder_config
-from .model_files import check_processor, read_object
+from .model_files import check_processor, one_line, read_object
 
 logger = logging.getLogger(__name__)
 
@@ -131,7 +131,7 @@ class AspertProcessor(ProcessorMixin):
         except OSError:
             raise
         except Exception as error:  # tokenizers has no class of its own for what goes wrong
-            raise ValueError(f"{name_or_path}: the tokenizer: {' '.join(str(error).split())}") from error
+            raise ValueError(one_line(error, name_or_path, ": the tokenizer")) from error
         return processor
 
     @classmethod

@@ -13,6 +13,7 @@ from data_scripts.reading import json_type, read_json
 
 from .configuration_aspert import AspertConfig
 from .documents import split_words
+from .model_files import one_line
 from .modeling_aspert import AspertForJointExtraction
 from .processing_aspert import AspertProcessor
 
@@ -29,7 +30,7 @@ def load_saved(
     """
     config = load_config(name_or_path, revision)
     place = {"revision": revision} if revision else {}
-    with _naming(f"{name_or_path}: the weights"):
+    with _naming(name_or_path, ": the weights"):
         model = AspertForJointExtraction.from_pretrained(name_or_path, dtype=dtype, **place)
     return model, load_processor(name_or_path, config, revision)
 
@@ -40,7 +41,7 @@ def load_processor(name_or_path: str, config: AspertConfig, revision: str | None
     if folder.is_dir():
         for name in ("processor_config.json", "tokenizer.json", "tokenizer_config.json"):
             _read_object(folder / name)
-    with _naming(f"{name_or_path}: the processor"):
+    with _naming(name_or_path, ": the processor"):
         try:
             processor = AspertProcessor.from_pretrained(name_or_path, **({"revision": revision} if revision else {}))
         except ValueError as error:
@@ -87,9 +88,9 @@ def _read_object(file: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def _naming(what: str) -> Iterator[None]:
+def _naming(name_or_path: str, part: str = "") -> Iterator[None]:
     """Errors of what is read begin with its name, on one line."""
     try:
         yield
     except (ValueError, TypeError, KeyError, AttributeError, RuntimeError) as error:
-        raise ValueError(f"{what}: {' '.join(str(error).split())}") from error
+        raise ValueError(one_line(error, name_or_path, part)) from error
