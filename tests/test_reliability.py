@@ -168,6 +168,26 @@ def pickled(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
 
 
+def with_nan(name: str) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        weights = load_file(folder / "model.safetensors")
+        weights[name][0] = float("nan")
+        save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+    return change
+
+
+def in_parts(part: str) -> Callable[[Path], None]:
+    """An index in place of the weights."""
+
+    def change(folder: Path) -> None:
+        (folder / "model.safetensors").unlink()
+        index = {"metadata": {}, "weight_map": {"span_classifier.output.bias": part}}
+        (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+    return change
+
+
 def without_weights_of(prefix: str) -> Callable[[Path], None]:
     def change(folder: Path) -> None:
         weights = load_file(folder / "model.safetensors")
@@ -199,12 +219,16 @@ SECTIONS["Configurations of models"] = [
     config_case("a type is a number", entity_types=["Person", "Place", 3]),
     config_case("a type twice", relation_types=["works-for", "works-for", "married-to"]),
     config_case("the reserved type", entity_types=["Person", "Place", "none"]),
+    config_case("a type with control characters", relation_types=["works-for", "\x1b[2J", "married-to"]),
+    config_case("types that contradict id2label", entity_types=["Place", "Person", "Company"]),
     config_case("symmetric type that is no relation", symmetric_relations=["married"]),
     config_case("constraint with an unknown type", relation_type_constraints={"works-for": [["Person", "Boat"]]}),
     config_case("constraints are a list", relation_type_constraints=["works-for"]),
     config_case("encoder's configuration is a string", encoder_config="bert"),
     config_case("encoder without a type", encoder_config__model_type=None),
     config_case("encoder of an unknown type", encoder_config__model_type="trojan"),
+    config_case("encoder of too many layers", encoder_config__num_hidden_layers=10**7),
+    config_case("dtype that is none", dtype="save"),
     config_case("encoder's width is a string", encoder_config__hidden_size="32"),
     config_case("heads do not divide the width", encoder_config__num_attention_heads=5),
     config_case("model of another kind", model_type="bert"),
@@ -216,11 +240,15 @@ SECTIONS["Configurations of models"] = [
     model_case("no such folder", shutil.rmtree),
     model_case("word splitter unknown", with_field("processor_config.json", word_splitter="spaces")),
     model_case("length is a string", with_field("processor_config.json", max_tokens="512")),
+    model_case("length beyond the encoder's", with_field("processor_config.json", max_tokens=513)),
     model_case("length too small", with_field("processor_config.json", max_tokens=2)),
+    model_case("processor's configuration is a list", with_text("processor_config.json", "[]")),
     model_case("processor's configuration cut off", with_text("processor_config.json", '{"language": "e')),
 ]
 SECTIONS["Weights and tokenizers"] = [
-    model_case("more entity types than weights", with_field("config.json", entity_types=["a", "b", "c", "d"])),
+    model_case(
+        "more entity types than weights", with_field("config.json", entity_types=["a", "b", "c", "d"], id2label=None)
+    ),
     model_case("fewer relation types than weights", with_field("config.json", relation_types=["married-to"])),
     model_case("another layer count than weights", with_field("config.json", encoder_config__num_hidden_layers=3)),
     model_case("weights of the classifiers missing", without_weights_of("relation_classifier")),
@@ -229,6 +257,9 @@ SECTIONS["Weights and tokenizers"] = [
     model_case("no weights", without("model.safetensors")),
     model_case("pickled weights", pickled),
     model_case("weights that are no weights", with_text("model.safetensors", "no weights")),
+    model_case("weights that are NaN", with_nan("span_classifier.output.bias")),
+    model_case("parts of weights that are pickles", in_parts("weights.bin")),
+    model_case("parts of weights elsewhere", in_parts("../model.safetensors")),
     model_case("tokenizer cut off", with_text("tokenizer.json", '{"version": "1.0", ')),
     model_case("no tokenizer", without("tokenizer.json", "tokenizer_config.json")),
 ]
@@ -352,6 +383,7 @@ SECTIONS["Trainings"] = [
     train_case("sentence of 50 words for 40 sub-words", change=long_sentence(50)),
     train_case("sentence of 10,000 words", change=long_sentence(10_000)),
     train_case("tokenizer without a fast version", change=slow_tokenizer),
+    train_case("encoder without a tokenizer", change=lambda folder: without("tokenizer.json")(folder / "encoder")),
     train_case("encoder that cannot return attentions", change=without_attentions),
     train_case("labels that the trained model does not have", change=other_labels),
     train_case("switch that the trained model does not have", "--span_classifier linear", other_labels),
