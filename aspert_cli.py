@@ -167,12 +167,12 @@ def main(argv: list[str] | None = None) -> int:
     except Exception as error:
         if os.environ.get("ASPERT_TRACEBACK"):
             raise
-        print(f"error: {_one_line(error)}", file=sys.stderr)
+        print(f"error: {one_line(error)}", file=sys.stderr)
         return 2
     return 0
 
 
-def _one_line(error: Exception) -> str:
+def one_line(error: Exception) -> str:
     """What is wrong; of several problems with data, their number and the first."""
     problems = getattr(error, "problems", ())
     if len(problems) > 1:

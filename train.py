@@ -11,23 +11,37 @@ import hashlib
 import inspect
 import json
 import logging
+import math
 import os
+import pickle
 import platform
+import signal
 import subprocess
 import sys
 import typing
+import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    # the imports below take seconds, and an interrupt within them would be a traceback
+    signal.signal(
+        signal.SIGINT,
+        lambda *_: (print("interrupted: nothing was begun", file=sys.stderr, flush=True), os._exit(130)),
+    )
+
 import datasets
 import yaml
+from safetensors import SafetensorError, safe_open
 from transformers import EarlyStoppingCallback, HfArgumentParser, set_seed
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 import data_scripts
+from aspert_cli import one_line
 from data_scripts.reading import read_json
 from modeling_aspert import (
     AspertConfig,
@@ -143,10 +157,15 @@ class _Loader(yaml.SafeLoader):
     """Refuses a field that is given twice, of which YAML would keep the last in silence."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        names = [self.construct_object(key) for key, _ in node.value]
-        twice = [name for name in names if names.count(name) > 1]
-        if twice:
-            raise yaml.constructor.ConstructorError(None, None, f"{twice[0]!r} is given twice", node.start_mark)
+        seen = set()
+        for key, _ in node.value:
+            # what is no scalar, the base class refuses
+            if isinstance(key, yaml.ScalarNode):
+                if (key.tag, key.value) in seen:
+                    raise yaml.constructor.ConstructorError(
+                        None, None, f"{key.value!r} is given twice", key.start_mark
+                    )
+                seen.add((key.tag, key.value))
         return super().construct_mapping(node, deep)
 
 
@@ -154,6 +173,10 @@ def _yaml_arguments(path: Path, known: Mapping[str, Any]) -> tuple[list[str], li
     """The fields of a YAML file as command line arguments, and those that are null."""
     try:
         fields = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+    except RecursionError:
+        raise ValueError(f"{path} cannot be read: nested too deeply; write `name: value` lines") from None
+    except yaml.MarkedYAMLError as error:
+        raise ValueError(f"{path} cannot be read: line {error.problem_mark.line + 1}: {error.problem}") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ValueError(f"{path} cannot be read: {error}") from None
     if not isinstance(fields, dict):
@@ -183,6 +206,11 @@ def run(model_args: Any, data_args: DataArguments, args: AspertTrainingArguments
     predictions_test.jsonl, the model card with pictures, and for each split the scores by type and a page of errors
     (see `modeling_aspert.reports`).
     """
+    for name, value in vars(args).items():
+        if isinstance(value, float) and math.isnan(value):
+            raise ValueError(f"{name} = nan is not valid: it must be a number")
+    if args.do_train and args.max_steps <= 0 and not 0 < args.num_train_epochs < math.inf:
+        raise ValueError(f"num_train_epochs = {args.num_train_epochs} is not valid: it must be a number > 0")
     checkpoint = _checkpoint_to_resume(args)
     set_seed(args.seed)
     place = {"config_name": data_args.dataset_config, "data_dir": data_args.data_dir}
@@ -267,7 +295,12 @@ def run(model_args: Any, data_args: DataArguments, args: AspertTrainingArguments
     scores: dict[str, float] = {}
     tables: dict[str, dict[str, Any]] = {}
     if args.do_train:
-        result = trainer.train(resume_from_checkpoint=checkpoint)
+        try:
+            result = trainer.train(resume_from_checkpoint=checkpoint)
+        except (pickle.UnpicklingError, SafetensorError) as error:
+            raise ValueError(
+                f"{checkpoint} cannot be read ({type(error).__name__}): delete it to go on from the checkpoint before"
+            ) from error
         trainer.save_metrics("train", result.metrics, combined=False)
         trainer.save_model()
         trainer.save_state()
@@ -373,13 +406,13 @@ def _checkpoint_to_resume(args: AspertTrainingArguments) -> str | None:
             "save_only_model keeps no optimizer, without which no training can go on: leave out save_only_model or "
             "resume_from_checkpoint"
         )
-    found = complete_checkpoints(Path(args.output_dir))
     if resume is None and args.do_train and any(Path(args.output_dir).glob(f"{PREFIX_CHECKPOINT_DIR}-*")):
         raise ValueError(
             f"{args.output_dir} holds a training already: pass --resume_from_checkpoint true to go on with it, or "
             "another --output_dir"
         )
     if resume is not None and resume.lower() in ("true", "last"):
+        found = complete_checkpoints(Path(args.output_dir))
         return str(found[-1]) if found else None
     if resume is not None and not _is_complete(Path(resume)):
         raise ValueError(f"resume_from_checkpoint = {resume} is no whole checkpoint: give true for the last whole one")
@@ -394,15 +427,34 @@ def complete_checkpoints(output_dir: Path) -> list[Path]:
 
 
 def _is_complete(checkpoint: Path) -> bool:
-    """Whether a checkpoint has all its parts and trainer_state.json, which the Trainer writes last.
+    """Whether a checkpoint has all its parts and trainer_state.json, which the Trainer writes last, in whole files.
 
-    A part is missing where a kill came while the checkpoint was deleted.
+    A part is missing where a kill came while the checkpoint was deleted; that a file is damaged is told.
     """
-    try:
-        json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    patterns = (("trainer_state.json",), *_PARTS)
+    if not all(any(any(checkpoint.glob(pattern)) for pattern in part) for part in patterns):
         return False
-    return all(any(any(checkpoint.glob(pattern)) for pattern in part) for part in _PARTS)
+    damaged = [file for file in sorted(checkpoint.iterdir()) if not _is_whole(file)]
+    for file in damaged:
+        logger.warning("%s is damaged: its checkpoint is passed over, and may be deleted", file)
+    return not damaged
+
+
+def _is_whole(file: Path) -> bool:
+    """Whether a file can be read to its end, as far as its format tells without loading it."""
+    try:
+        if file.suffix == ".json":
+            json.loads(file.read_text(encoding="utf-8"))
+        elif file.suffix == ".safetensors":
+            with safe_open(file, framework="pt"):
+                pass
+        elif file.suffix in (".pt", ".pth"):
+            # what torch.save writes
+            with zipfile.ZipFile(file) as archive:
+                return archive.testzip() is None
+    except (OSError, ValueError, SafetensorError, zipfile.BadZipFile, zlib.error):
+        return False
+    return True
 
 
 def main() -> int:
@@ -413,8 +465,10 @@ def main() -> int:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
         run(*parse_arguments(sys.argv[1:]))
-    except (ValueError, OSError, FloatingPointError) as error:
-        message = str(error)
+    except (ValueError, OSError, FloatingPointError, ImportError) as error:
+        message = one_line(error)
+        if isinstance(error, metadata.PackageNotFoundError):
+            message = f"{error.name.strip()} Install it, or leave out the option that needs it"
         if isinstance(error, OSError) and error.filename:
             message = f"{error.filename}: {error.strerror}: check the path, its permissions and the room on the disk"
         print(f"error: {message}", file=sys.stderr)
@@ -426,4 +480,6 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    if callable(signal.getsignal(signal.SIGINT)):  # not where it is ignored, as in the background
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.exit(main())

@@ -21,6 +21,8 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -272,18 +274,67 @@ def text_case(
     wrong: str, name: str, content: bytes | str, options: str = "", unsure: tuple[str, ...] = (), source: str = ""
 ) -> Case:
     content = content.encode() if isinstance(content, str) else content
-    with_texts = _with_model(lambda model: (model.parent / name).write_bytes(content))
+
+    def write(model: Path) -> None:
+        (model.parent / name).parent.mkdir(exist_ok=True)
+        (model.parent / name).write_bytes(content)
+
+    with_texts = _with_model(write)
     source = f"{{}}/{source}" if source else f"{{}}/{name}"
     return Case(wrong, f"aspert predict {{}}/model {source} --output {{}}/out.jsonl {options}", with_texts, unsure)
 
 
-def convert_case(wrong: str, format: str, **files: str) -> Case:
+def empty_case(wrong: str, name: str, content: str) -> Case:
+    with_texts = _with_model(lambda model: (model.parent / name).write_text(content))
+    return Case(wrong, f"aspert predict {{}}/model {{}}/{name}", with_texts)
+
+
+def parquet(texts: list[str | None]) -> bytes:
+    target = io.BytesIO()
+    pq.write_table(pa.table({"text": texts}), target)
+    return target.getvalue()
+
+
+def page_as_input(folder: Path) -> None:
+    (folder / "a.html").write_text("Ada")
+
+
+def dygie_input(folder: Path) -> None:
+    (folder / "a.jsonl").write_text(json.dumps(DYGIE))
+
+
+TWO = {
+    "tokens": ["Ada", "Rome"],
+    "entities": [{"type": "Person", "start": 0, "end": 1}, {"type": "Place", "start": 1, "end": 2}],
+    "relations": [{"type": "lives-in", "head": 0, "tail": 1}],
+}
+CONSTRAINTS = "aspert learn-constraints {}/model {}/train.json"
+
+
+def changed_relation(**fields: Any) -> dict[str, Any]:
+    return {**TWO, "relations": [{**TWO["relations"][0], **fields}]}
+
+
+def changed_entity(**fields: Any) -> dict[str, Any]:
+    return {**TWO, "entities": [{**TWO["entities"][0], **fields}], "relations": []}
+
+
+def write_constraints(model: Path, records: list[Any]) -> None:
+    (model.parent / "train.json").write_text(json.dumps(records))
+
+
+def constraints_case(wrong: str, record: dict[str, Any] | None) -> Case:
+    records = [] if record is None else [TWO, record]
+    return Case(wrong, CONSTRAINTS, _with_model(lambda model: write_constraints(model, records)))
+
+
+def convert_case(wrong: str, format: str, types: str = "{}/out_types.json", **files: str) -> Case:
     def make(folder: Path) -> None:
         for name, content in files.items():
             (folder / name.replace("_", ".")).write_text(content)
 
     name = next(iter(files)).replace("_", ".")
-    return Case(wrong, f"aspert convert {format} {{}}/{name} {{}}/out.json --types-output {{}}/out_types.json", make)
+    return Case(wrong, f"aspert convert {format} {{}}/{name} {{}}/out.json --types-output {types}", make)
 
 
 SECTIONS["Texts"] = [
@@ -291,8 +342,11 @@ SECTIONS["Texts"] = [
     text_case("text in UTF-16", "a.txt", "text".encode("utf-16")),
     text_case("no such file", "a.txt", "", source="b.txt"),
     text_case("folder without texts", "a.txt", "", source="model"),
+    text_case("gzip without a byte", "a.jsonl.gz", b""),
+    text_case("gzip that is none", "a.jsonl.gz", "text"),
     text_case("JSON lines cut off", "a.jsonl", '{"text": "a"}\n{"text": '),
     text_case("line is a list", "a.jsonl", '["a"]'),
+    text_case("a key twice", "a.jsonl", '{"text": "Ann", "text": "Bob"}'),
     text_case("no text", "a.jsonl", '{"body": "a", "x": 1}'),
     text_case("text is null", "a.jsonl", '{"text": null}'),
     text_case("words are a string", "a.jsonl", '{"tokens": "a b"}'),
@@ -300,21 +354,58 @@ SECTIONS["Texts"] = [
     text_case("id is a boolean", "a.jsonl", '{"text": "a", "id": true}'),
     text_case("JSON that is no list", "a.json", '{"text": "a"}'),
     text_case("record is a number", "a.json", '[{"text": "a"}, 3]'),
+    text_case("a key twice in a list", "a.json", '[{"text": "a"}, {"id": 1, "text": "b", "id": 2}]'),
+    text_case("JSON list cut off", "a.json", '[{"text": "a"},'),
     text_case("no column of texts", "a.csv", "a,b\n1,2\n"),
     text_case("two columns of texts", "a.csv", "text,text\n1,2\n"),
     text_case("row with too few fields", "a.csv", "text,b\n1,2\n\n1\n"),
     text_case("open quote", "a.csv", 'text\n"open\n\n'),
     text_case("empty table", "a.csv", ""),
+    text_case("null in Parquet", "a.parquet", parquet(["a", None])),
     text_case("no Parquet", "a.parquet", "no parquet", unsure=(r"\(.*\)",)),
     text_case("threshold of an unknown relation", "a.txt", "a", "--relation-threshold bites=0.5"),
     text_case("threshold that is no number", "a.txt", "a", "--relation-threshold high"),
     text_case("threshold above its range", "a.txt", "a", "--entity-threshold 3"),
     text_case("unknown language", "a.txt", "a", "--language xx"),
     text_case("batch of no sentences", "a.txt", "a", "--batch-size 0"),
+    text_case("device that is none", "a.txt", "a", "--device foo", (r"(?<=\().*(?=\))",)),
+    text_case(
+        "id of 31 digits for spaCy", "a.jsonl", '{"text": "a", "id": 1%s}' % ("0" * 30), "--format spacy --output {}/o"
+    ),
+    text_case("output is an input", "a.txt", "a", "--output {}/a.txt --format jsonl"),
+    text_case("output is a text of the folder", "a/b.txt", "a", "--output {}/a/b.txt", source="a"),
+    Case("page is an input", "aspert show {}/model {}/a.html --output {}/a.html", page_as_input),
     text_case("output is a folder", "a.txt", "a", "--output {}/model"),
     text_case("output below a file", "a.txt", "a", "--output {}/a.txt/out.jsonl"),
     text_case("output in a read-only place", "a.txt", "a", "--output /proc/out.jsonl"),
     text_case("output in a read-only place, CSV", "a.txt", "a", "--output /proc/out --format csv"),
+]
+SECTIONS["Texts without a record"] = [
+    empty_case("empty JSON lines", "a.jsonl", ""),
+    empty_case("empty JSON list", "a.json", "[]"),
+    empty_case("table of a header only", "a.csv", "text,id\n"),
+    empty_case("empty text", "a.txt", ""),
+]
+SECTIONS["Constraints"] = [
+    constraints_case("no entities", {"tokens": ["Ada"], "relations": []}),
+    constraints_case("head out of range", changed_relation(head=9)),
+    constraints_case("negative head", changed_relation(head=-1)),
+    constraints_case("type that the model does not have", changed_relation(type="eats")),
+    constraints_case("entity past the sentence", changed_entity(end=99)),
+    constraints_case("offset that is a string", changed_entity(start="0")),
+    constraints_case("no record", None),
+    Case(
+        "broken configuration",
+        CONSTRAINTS,
+        _with_model(lambda model: [with_text("config.json", '{"a')(model), write_constraints(model, [TWO])]),
+    ),
+]
+SECTIONS["Scores beside a model"] = [
+    Case(
+        "score that is a string",
+        "aspert info {}/model",
+        _with_model(with_text("test_results.json", '{"test_ner_micro_f1": "high"}')),
+    ),
 ]
 DYGIE = {"doc_key": "d", "sentences": [["Ann", "sings"]], "ner": [[[0, 0, "Person"]]], "relations": [[]]}
 SECTIONS["Conversions"] = [
@@ -326,6 +417,9 @@ SECTIONS["Conversions"] = [
     convert_case("annotations are missing", "brat", a_txt="Ann sings."),
     convert_case("too few fields", "drug-ae", a_rel="1|Ann"),
     convert_case("empty file", "corp", a_corp=""),
+    convert_case("types over the records", "dygie", "{}/out.json", a_jsonl=json.dumps(DYGIE)),
+    convert_case("types over the input", "dygie", "{}/a.jsonl", a_jsonl=json.dumps(DYGIE)),
+    Case("records over the input", "aspert convert dygie {}/a.jsonl {}/a.jsonl", dygie_input),
 ]
 
 
@@ -382,6 +476,9 @@ YAML = "dataset: quickstart\nencoder: e\n"
 SECTIONS["Trainings"] = [
     train_case("sentence of 50 words for 40 sub-words", change=long_sentence(50)),
     train_case("sentence of 10,000 words", change=long_sentence(10_000)),
+    train_case("weights of the encoder cut off", change=cut("encoder/model.safetensors")),
+    train_case("weights of the encoder empty", change=with_text("encoder/model.safetensors", "")),
+    train_case("configuration of the encoder cut off", change=cut("encoder/config.json")),
     train_case("tokenizer without a fast version", change=slow_tokenizer),
     train_case("encoder without a tokenizer", change=lambda folder: without("tokenizer.json")(folder / "encoder")),
     train_case("encoder that cannot return attentions", change=without_attentions),
@@ -393,6 +490,9 @@ SECTIONS["Trainings"] = [
     train_case("no training data", change=lambda folder: (folder / "data" / "train.json").unlink()),
     train_case("two files for one split", change=lambda folder: (folder / "data" / "a-train.json").write_text("[]")),
     train_case("number that is none", "--learning_rate fast"),
+    train_case("number of epochs that trains nothing", "--num_train_epochs 0"),
+    train_case("number of epochs that is none", "--num_train_epochs nan"),
+    train_case("package that is not installed", "--deepspeed {}/nope.json"),
     train_case("number below its range", "--negative_entity_count -1"),
     train_case("choice that is none", "--contribution_pooling median"),
     train_case("preset that is none", "--preset papre"),
@@ -408,6 +508,7 @@ SECTIONS["Trainings"] = [
     yaml_case("empty file", ""),
     yaml_case("no YAML", "a: [", ANY_REASON),
     yaml_case("code in YAML", "dataset: !!python/object/apply:os.system [ls]\n", ANY_REASON),
+    yaml_case("nested too deeply", "a: " + "[" * 20_000),
     yaml_case("not UTF-8", b"dataset: \xff\n", ANY_REASON),
     yaml_case("encoder left out", "dataset: quickstart\n"),
     Case("no such YAML file", "train.py {}/none.yaml", lambda folder: None),

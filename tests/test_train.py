@@ -6,12 +6,14 @@ import hashlib
 import json
 import math
 import os
+import pickle
 import random
 import re
 import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
@@ -188,6 +190,15 @@ def test_yaml_that_holds_no_fields(tmp_path: Path, text: str) -> None:
 def test_yaml_field_given_twice_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="seed"):
         train.parse_arguments([write_yaml(tmp_path, YAML + "seed: 1\nseed: 2\n")])
+
+
+def test_yaml_of_many_fields_is_read_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "many.yaml"
+    path.write_text("".join(f"field{number}: 1\n" for number in range(30_000)) + "field7: 1\n")
+    started = time.process_time()
+    with pytest.raises(ValueError, match=r"many.yaml cannot be read: line 30001: 'field7' is given twice"):
+        train.parse_arguments([str(path)])
+    assert time.process_time() - started < 15  # half a minute with a count for each field
 
 
 def test_missing_yaml(tmp_path: Path) -> None:
@@ -822,6 +833,72 @@ def test_checkpoint_without_a_part_is_passed_over(trained: Path, tmp_path: Path,
         shutil.copytree(trained / name, folder / name)
     (folder / "checkpoint-16" / missing).unlink()
     assert checkpoints(folder) == ["checkpoint-8"]
+
+
+@pytest.mark.parametrize(
+    ("file", "damage"),
+    [
+        ("model.safetensors", "cut"), ("optimizer.pt", "cut"), ("optimizer.pt", "pickle"), ("scheduler.pt", "pickle"),
+        ("scheduler.pt", "flipped"), ("rng_state.pth", "empty"), ("config.json", "cut"),
+    ],
+)  # fmt: skip
+def test_damaged_checkpoint_is_named_and_passed_over(
+    trained: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, file: str, damage: str
+) -> None:
+    for name in ("checkpoint-8", "checkpoint-16"):
+        shutil.copytree(trained / name, tmp_path / name)
+    path = tmp_path / "checkpoint-16" / file
+    content = bytearray(path.read_bytes())
+    damaged = {"cut": content[: len(content) // 2], "pickle": pickle.dumps({"a": 1}), "empty": b""}
+    damaged["flipped"] = content.replace(b"_step_count", b"_step_coumt", 1)
+    path.write_bytes(damaged[damage])
+    assert checkpoints(tmp_path) == ["checkpoint-8"]
+    assert caplog.messages == [f"{path} is damaged: its checkpoint is passed over, and may be deleted"]
+
+
+def test_training_goes_on_from_the_checkpoint_before_a_damaged_one(
+    corpus: Path, encoder: Path, uninterrupted: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "output"
+    kill_at_step(tmp_path, 20, arguments(corpus, encoder, output, save_total_limit=5))
+    optimizer = output / "checkpoint-16" / "optimizer.pt"
+    optimizer.write_bytes(optimizer.read_bytes()[:100])
+    resume(corpus, encoder, output, save_total_limit=5)
+    assert_same_results(output, uninterrupted)
+
+
+def test_checkpoint_that_turns_out_damaged_is_named(
+    trained: Path, corpus: Path, encoder: Path, tmp_path: Path, monkeypatch: Any, capsys: Any
+) -> None:
+    """A file that is whole, and holds what is not loaded."""
+    output = tmp_path / "output"
+    shutil.copytree(trained / "checkpoint-8", output / "checkpoint-8")
+    torch.save(Path, output / "checkpoint-8" / "scheduler.pt")
+    argv = arguments(corpus, encoder, output, resume_from_checkpoint="true")
+    mend = "delete it to go on from the checkpoint before"
+    assert_refused(monkeypatch, capsys, argv, f"{output}/checkpoint-8 cannot be read (UnpicklingError): {mend}")
+
+
+@pytest.mark.parametrize("number", ["0", "-1", "inf"])
+def test_number_of_epochs_that_trains_nothing_is_refused(
+    corpus: Path, encoder: Path, tmp_path: Path, monkeypatch: Any, capsys: Any, number: str
+) -> None:
+    argv = arguments(corpus, encoder, tmp_path / "output", num_train_epochs=number)
+    assert_refused(
+        monkeypatch, capsys, argv, f"num_train_epochs = {float(number)} is not valid: it must be a number > 0"
+    )
+    assert not (tmp_path / "output").exists()
+
+
+def test_interrupt_of_the_imports(tmp_path: Path) -> None:
+    """In place of `datasets` a module that interrupts the process, as one may while the true one is imported."""
+    (tmp_path / "datasets.py").write_text(
+        "import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(9)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}"}
+    code = f"import runpy; runpy.run_path({str(ROOT / 'train.py')!r}, run_name='__main__')"
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (130, "interrupted: nothing was begun\n")
 
 
 def test_the_last_checkpoint_of_a_finished_run_is_kept(corpus: Path, encoder: Path, tmp_path: Path) -> None:
