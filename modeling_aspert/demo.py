@@ -19,13 +19,15 @@ import socket
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
 
 from torch.overrides import TorchFunctionMode
 
+from .decoding import Predictions
 from .documents import split_sentences
 from .export import open_writer
 from .extraction import Extractor
@@ -109,7 +111,7 @@ def build_app(
         try:
             text = _checked(text)
             chosen = {name: value for name, value in chosen.items() if value is not None}
-            changed = Extractor(extractor.model, extractor.processor, dataclasses.replace(options, **chosen))
+            changed = _BoundedExtractor(extractor.model, extractor.processor, dataclasses.replace(options, **chosen))
         except TypeError:
             raise _refusal("A threshold is not a number.") from None
         except ValueError as error:
@@ -119,11 +121,7 @@ def build_app(
                 record = next(changed.extract([text]))
                 check()
             for kind in ("entities", "relations"):
-                if len(record[kind]) > MAX_ITEMS:
-                    raise _refusal(
-                        f"The model finds {len(record[kind]):,} {kind} in this text, more than the {MAX_ITEMS:,} that "
-                        "the demo shows. Raise a threshold, or shorten the text."
-                    )
+                _check_number(kind, len(record[kind]))
             sentences = _by_sentence(record, extractor)
             page = visualize(sentences, title="Drawing", symmetric_relations=config.symmetric_relations)
             paths = _files(record, Path(files[0].GRADIO_CACHE))
@@ -137,7 +135,7 @@ def build_app(
             logger.exception("the demo failed on a text of %d characters", len(text))
             raise _refusal("The model failed on this text.") from None
 
-    with gr.Blocks(title="Entities and relations", analytics_enabled=False, delete_cache=(60, KEPT)) as app:
+    with _Blocks(title="Entities and relations", analytics_enabled=False, delete_cache=(60, KEPT)) as app:
         gr.HTML(
             "<h1>Entities and relations</h1><p>The model reads a text and marks its entities "
             f"({_listed(config.entity_types)}) and the relations between them ({_listed(config.relation_types)}).</p>",
@@ -218,6 +216,9 @@ def launch(extractor: Extractor, port: int = 7860, host: str = "127.0.0.1", **se
     if hasattr(signal, "SIGPIPE") and threading.current_thread() is threading.main_thread():
         # the command line lets a closed pipe end the process; here it is a client that went away
         signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    if threading.current_thread() is threading.main_thread():
+        # a service manager's way to end it: the downloads are deleted as after Ctrl-C
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         listener = socket.create_server((host, port))
     except (OSError, OverflowError) as error:
@@ -228,6 +229,38 @@ def launch(extractor: Extractor, port: int = 7860, host: str = "127.0.0.1", **se
         print(f"The demo is at http://{host}:{listener.getsockname()[1]}/ (Ctrl-C ends it)", flush=True)
         with contextlib.suppress(KeyboardInterrupt):
             server.run(sockets=[listener])
+
+
+def _check_number(kind: str, number: int) -> None:
+    if number > MAX_ITEMS:
+        raise _refusal(
+            f"The model finds {number:,} {kind} and more in this text, and the demo shows at most {MAX_ITEMS:,}. Raise a "
+            "threshold, or shorten the text."
+        )
+
+
+class _BoundedExtractor(Extractor):
+    """Refuses a text as soon as too much was found in it, before an untrained model fills the memory."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._found: Counter[str] = Counter()
+
+    def _predict(self, units: Sequence[Any]) -> list[Predictions]:
+        predictions = super()._predict(units)
+        for kind in ("entities", "relations"):
+            self._found[kind] += sum(len(getattr(prediction, kind)) for prediction in predictions)
+            # the windows over a long sentence overlap: what lies in two of them is counted twice
+            _check_number(kind, self._found[kind] // 2)
+        return predictions
+
+
+class _Blocks(gr.Blocks):
+    """Refuses a request with too few or too many values in one line, where Gradio would log a traceback."""
+
+    def validate_inputs(self, block_fn: Any, inputs: list[Any]) -> None:
+        if len(inputs) != len(block_fn.inputs):
+            raise _refusal(f"A request has {len(block_fn.inputs)} values, not {len(inputs)}.")
 
 
 class _Interruptible(TorchFunctionMode):

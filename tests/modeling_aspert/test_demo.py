@@ -177,8 +177,29 @@ def test_the_longest_text_fits_and_too_much_to_draw_is_refused(server, monkeypat
     answer = outcome(server, "long")
     assert answer["success"] and r"\ud835\udc9c\ufffd" in answer["output"]["data"][0]
     monkeypatch.setattr(demo, "MAX_ITEMS", 1)
-    with pytest.raises(AppError, match=r"The model finds \d+ entities in this text, more than the 1 that"):
+    with pytest.raises(
+        AppError, match=r"The model finds \d+ entities and more in this text, and the demo shows at most 1\."
+    ):
         ask(server, TEXT)
+
+
+def test_too_much_is_refused_before_all_of_it_is_computed(server, monkeypatch):
+    batches, predict = [], Extractor._predict
+    monkeypatch.setattr(Extractor, "_predict", lambda *given: batches.append(1) or predict(*given))
+    with pytest.raises(
+        AppError, match=r"The model finds [\d,]+ relations and more in this text, and the demo shows at most 5,000\."
+    ):
+        ask(server, "Marie " * 3000, entity_threshold=0, relation_threshold=0)
+    assert len(batches) <= 2  # of dozens
+
+
+def test_a_wrong_number_of_values_is_refused_without_a_traceback(server, capfd):
+    for number, values in enumerate(([], ["a"], ["a"] * 50)):
+        assert join(server, f"short{number}", *values)[0] == 200
+        answer = outcome(server, f"short{number}")
+        assert not answer["success"]
+        assert answer["output"]["error"] == f"A request has 4 values, not {len(values)}."
+    assert "".join(capfd.readouterr()) == ""
 
 
 def test_only_what_the_page_needs_is_open(server):
@@ -289,7 +310,8 @@ def test_the_command_names_a_taken_port_and_what_is_not_installed(server, folder
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
-def test_the_command_ends_on_an_interrupt_and_leaves_nothing(folder):
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_the_command_ends_on_an_interrupt_and_leaves_nothing(folder, sent):
     (folder / "tmp").mkdir()
     command = [sys.executable, str(ROOT / "aspert_cli.py"), "demo", str(folder), "--port", "0"]
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT), "TMPDIR": str(folder / "tmp")}
@@ -301,7 +323,7 @@ def test_the_command_ends_on_an_interrupt_and_leaves_nothing(folder):
             assert ask(port, TEXT).record["text"] == TEXT
             [private] = (folder / "tmp").glob("aspert-demo-*")
             assert private.stat().st_mode & 0o777 == 0o700 and list(private.glob("*/entities.csv"))
-            process.send_signal(signal.SIGINT)
+            process.send_signal(sent)
             assert process.wait(120) == 0 and process.stderr.read() == "" and not private.exists()
         finally:
             process.kill()
