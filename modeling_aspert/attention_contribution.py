@@ -16,6 +16,9 @@ from torch.nn import functional as F
 
 from .span_pooling import range_levels, range_max, range_max_table, shifted
 
+# Maps of fewer values a layer are joined: few large operations take less time than many small ones.
+_SMALL = 2**16
+
 
 def gate(attention: Tensor, threshold: float, keep: Tensor) -> Tensor:
     """Attention above the threshold, 0 elsewhere (Algorithm 2, lines 4-11).
@@ -40,6 +43,7 @@ def attentional_contribution(
     scope: str = "context",
     direction: str = "from_span",
     special_tokens: bool = True,
+    one_key: bool = False,
     offsets: Tensor | None = None,
     longest: int | None = None,
 ) -> Tensor:
@@ -57,6 +61,8 @@ def attentional_contribution(
             tokens: the prose of Section 4.2) or ``span`` (s itself).
         direction: ``from_span`` (queries in s, keys in O), ``to_span`` (the reverse) or ``both`` side by side.
         special_tokens: whether special tokens count in O.
+        one_key: for inference: at most one key of a real row passes the gate, and it is not padding, as where
+            theta >= 0.5 and rows sum to 1. The same values, faster; no gradients.
         offsets: [W], 0 to W - 1 where W is at least the widest span in sub-words. Default: from the spans, which an
             export cannot do.
         longest: for an export: the greatest n, which takes the place of the spans' own widths.
@@ -79,19 +85,24 @@ def attentional_contribution(
                 "adds it"
             )
         other = real & ~special_tokens_mask.bool()
+    if attentions[0].numel() < _SMALL and longest is None:
+        attentions = [torch.cat(list(attentions), dim=1)]
     starts, ends = spans[..., 0].long(), spans[..., 1].long()
     directions = ("from_span", "to_span") if direction == "both" else (direction,)
     parts = []
     # autocast would sum the rows in half precision
     with torch.autocast(spans.device.type, enabled=False):
         for name in directions:
+            if one_key and pooling != "max" and name == "from_span" and special_tokens:
+                parts.append(_sums_of_one_key(attentions, starts, ends, real, threshold, scope))
+                continue
             # to_span is from_span of the transposed maps: the span's side is always made the row axis
             maps = [_oriented(attention, name, real) for attention in attentions]
             if pooling == "max":
                 parts.append(_maxima(maps, starts, ends, real, other, threshold, scope, longest))
             else:
                 parts.append(_sums(maps, starts, ends, real, other, threshold, scope, offsets))
-        contribution = torch.cat(parts, dim=-1)
+        contribution = torch.cat(parts, dim=-1) if len(parts) > 1 else parts[0]
 
     if pooling == "mean":
         width = ends - starts
@@ -99,7 +110,7 @@ def attentional_contribution(
             size = width
         else:
             size = other.sum(-1, keepdim=True) - (width if scope == "context" else 0)
-        contribution = contribution / (width * size).clamp(min=1).unsqueeze(-1)
+        contribution /= (width * size).clamp(min=1).unsqueeze(-1)
     return contribution
 
 
@@ -123,13 +134,10 @@ def _sums(
 ) -> Tensor:
     """Sums over rows in the span and columns in O, [B, S, C]: the row strip of the span, less the block s x s, which
     needs only the band around the diagonal that the widest span reaches."""
-    widths = ends - starts
     length = attentions[0].shape[-1]
     if offsets is None:
-        widest = min(int(widths.max()), length) if widths.numel() and scope != "sentence" else 1
-        offsets = torch.arange(widest, device=starts.device)
-    positions = torch.arange(length, device=starts.device).unsqueeze(1)
-    before = (positions - offsets).clamp(min=0)
+        offsets = torch.arange(_widest(starts, ends, length) if scope != "sentence" else 1, device=starts.device)
+    before = (torch.arange(length, device=starts.device).unsqueeze(1) - offsets).clamp(min=0)
     columns = other[:, None, :, None].float()
     rows, hooks = [], []
     for maps in attentions:
@@ -138,20 +146,85 @@ def _sums(
             rows.append(gated.matmul(columns).squeeze(-1))
         if scope != "sentence":
             hooks.append(_hooks(gated, before))
+    return _strips_less_blocks(
+        torch.cat(rows, dim=1).masked_fill(~real.unsqueeze(1), 0.0).transpose(1, 2) if rows else None,
+        torch.cat(hooks, dim=1).permute(0, 2, 3, 1) if hooks else None,
+        starts,
+        ends,
+        offsets,
+    )
 
-    total: Tensor | float = 0.0
-    if rows:
-        prefix = F.pad(torch.cat(rows, dim=1).masked_fill(~real.unsqueeze(1), 0.0).cumsum(-1), (1, 0)).transpose(1, 2)
-        total = _rows_at(prefix, ends) - _rows_at(prefix, starts)
-    if hooks:
+
+def _sums_of_one_key(
+    attentions: Sequence[Tensor], starts: Tensor, ends: Tensor, real: Tensor, threshold: float, scope: str
+) -> Tensor:
+    """As `_sums`, where at most one key a row passes the gate: the row's sum is its maximum, and few rows have their
+    key near enough to be in a span."""
+    length = real.shape[1]
+    strongest = torch.stack([maps.amax(-1) for maps in attentions]).float()
+    strongest = F.threshold(strongest, threshold, 0.0).masked_fill(~real.unsqueeze(1), 0.0)
+    layers, batch_size, heads, _ = strongest.shape
+    channels = layers * heads
+    rows = strongest.permute(1, 3, 0, 2).flatten(2)
+    if scope == "sentence":
+        return _strips_less_blocks(rows, None, starts, ends, real)
+
+    # keys before the first span, such as [CLS], take most rows and are in no block
+    first = int(torch.where(ends > starts, starts, length).min()) if starts.numel() else 0
+    inside = strongest > 0
+    if first:
+        inside &= torch.stack([maps[..., :first].amax(-1) for maps in attentions]) <= threshold
+    layer, row = inside.flatten(1).nonzero(as_tuple=True)
+    counts = inside.sum(dim=(1, 2, 3)).tolist()
+    key = torch.cat(
+        [maps.flatten(0, 2)[rows_of_layer].argmax(-1) for maps, rows_of_layer in zip(attentions, row.split(counts))]
+    )
+    query, head, sentence = row % length, row // length % heads, row // (length * heads)
+    widest = _widest(starts, ends, length)
+    reach = (query - key).abs()
+    near = reach < widest
+    place = (sentence * length + torch.maximum(query, key)) * widest + reach
+    index = torch.where(near, place * channels + layer * heads + head, 0)
+    hooks = strongest.new_zeros(batch_size * length * widest * channels)
+    hooks = hooks.index_add(0, index, strongest.flatten(1)[layer, row] * near)
+    return _strips_less_blocks(
+        rows if scope == "context" else None,
+        hooks.view(batch_size, length, widest, channels),
+        starts,
+        ends,
+        torch.arange(widest, device=starts.device),
+    )
+
+
+def _widest(starts: Tensor, ends: Tensor, length: int) -> int:
+    """Sub-words of the widest span; at least 1."""
+    return max(1, min(int((ends - starts).max()), length)) if starts.numel() else 1
+
+
+def _strips_less_blocks(
+    rows: Tensor | None, hooks: Tensor | None, starts: Tensor, ends: Tensor, offsets: Tensor
+) -> Tensor:
+    """The sums [B, S, C] over the row strips of the spans, less their blocks; or the one that is given.
+
+    Args:
+        rows: [B, n, C], the sum of each row over O.
+        hooks: [B, n, W, C], what each position adds to a block that ends in it, see `_hooks`.
+        offsets: [W].
+    """
+    total = None
+    if rows is not None:
+        prefix = F.pad(rows.cumsum(1), (0, 0, 1, 0))
+        total = _rows_at(prefix, ends).sub_(_rows_at(prefix, starts))
+    if hooks is not None:
         # a block grows by one hook at a time; [s, k] becomes the hook of s + k that reaches back to s
-        banded = torch.cat(hooks, dim=1)
-        along = (positions + offsets).clamp(max=length - 1).expand(banded.shape)
-        blocks = banded.cumsum(-1).gather(2, along).cumsum(-1).permute(0, 2, 3, 1).flatten(1, 2)
-        block = _rows_at(blocks, starts * offsets.shape[0] + (widths - 1).clamp(min=0))
-        total = block if scope == "span" else total - block
+        batch_size, length, reach, channels = hooks.shape
+        ending = (torch.arange(length, device=starts.device).unsqueeze(1) + offsets).clamp(max=length - 1)
+        along = (ending * reach + offsets).flatten().expand(batch_size, -1)
+        blocks = _rows_at(hooks.cumsum_(2).flatten(1, 2), along).view(hooks.shape).cumsum_(2).flatten(1, 2)
+        block = _rows_at(blocks, starts * reach + (ends - starts - 1).clamp(min=0))
+        total = block if total is None else total.sub_(block)
     # differences of sums can fall a rounding error below 0
-    return total.clamp(min=0)
+    return total.clamp_(min=0)
 
 
 def _hooks(gated: Tensor, before: Tensor) -> Tensor:

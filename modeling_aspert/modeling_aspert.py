@@ -408,6 +408,7 @@ class AspertForJointExtraction(AspertPreTrainedModel):
         An export fixes what otherwise depends on the values (see `attentional_contribution`).
         """
         config = self.config
+        inference = not (fixed or self.encoder.training or torch.is_grad_enabled())
         batch_index = torch.arange(spans.shape[0], device=spans.device).unsqueeze(1).expand_as(spans[..., 0])
         parts = {"pooled": range_max(table, batch_index, spans[..., 0], spans[..., 1])}
         if config.span_boundaries:
@@ -425,6 +426,7 @@ class AspertForJointExtraction(AspertPreTrainedModel):
                 scope=config.contribution_scope,
                 direction=config.contribution_direction,
                 special_tokens=config.contribution_special_tokens,
+                one_key=inference and config.contribution_threshold >= 0.5,
                 **fixed,
             )
         if config.width_embedding:

@@ -1,7 +1,6 @@
 """Several short sentences in one row of the encoder's input, so that a training batch holds little padding.
 
-A row is as long as the longest sentence of the batch, so nothing grows: in batches of 4 to 16 random sentences a
-fifth to a half of the tokens is saved. Sentences of a row do not see each other.
+A row is as long as the longest sentence of the batch, so nothing grows. Sentences of a row do not see each other.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from modeling_aspert import attention_contribution
 from modeling_aspert.attention_contribution import attentional_contribution, gate
 from modeling_aspert.configuration_aspert import (
     CONTRIBUTION_DIRECTIONS,
@@ -35,23 +37,44 @@ def masks(length: int, real: int, specials: int) -> tuple[list[int], list[int]]:
     return [1] * real + [0] * (length - real), special
 
 
-def compare(length: int, reals: list[int], specials: int, seed: int, spans: list[list[tuple[int, int]]], **switches):
+def compare(
+    length: int,
+    reals: list[int],
+    specials: int,
+    seed: int,
+    spans: list[list[tuple[int, int]]],
+    one_key: bool = False,
+    **switches,
+):
     """Ours in fp32 and the loops in fp64, on the same fp32 attention."""
     generator = np.random.default_rng(seed)
     batch = [tiny.random_attention(generator, LAYERS * HEADS, length, real).float() for real in reals]
+    if one_key:
+        for attention, real in zip(batch, reals):
+            attention[:, :real, real:] = 0
     stacked = torch.stack(batch)
-    layers = [stacked[:, layer * HEADS : (layer + 1) * HEADS].clone().requires_grad_() for layer in range(LAYERS)]
+    layers = [stacked[:, layer * HEADS : (layer + 1) * HEADS].clone() for layer in range(LAYERS)]
+    for layer in layers:
+        layer.requires_grad_(not one_key)
     both_masks = [masks(length, real, specials) for real in reals]
     result = attentional_contribution(
         layers,
         torch.tensor(spans),
         torch.tensor([mask for mask, _ in both_masks]),
         torch.tensor([special for _, special in both_masks]),
+        one_key=one_key,
         **switches,
     )
     size = LAYERS * HEADS * (2 if switches["direction"] == "both" else 1)
     assert result.shape == (len(reals), len(spans[0]), size)
     assert result.dtype == torch.float32
+    if one_key:
+        for row, (mask, special) in enumerate(both_masks):
+            slow = [
+                reference.contribution(batch[row].double(), span, mask, special, **switches) for span in spans[row]
+            ]
+            torch.testing.assert_close(result[row].double(), torch.stack(slow), rtol=1e-5, atol=2e-6)
+        return
     weights = torch.from_numpy(generator.normal(size=result.shape)).float()
     (result * weights).sum().backward()
 
@@ -88,34 +111,56 @@ def test_every_switch(pooling, scope, direction, special_tokens):
         )
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
-@given(st.data())
-def test_any_length(data):
-    """1 to 40 sub-words, with and without special tokens; O may be empty."""
-    length = data.draw(st.integers(1, 40), "length")
-    reals = [data.draw(st.integers(1, length), "real"), length]
-    specials = data.draw(st.integers(0, 2), "specials")
-    specials = min(specials, min(reals) - 1)
+@st.composite
+def sentences(draw):
+    """The first arguments of `compare`: two sentences of 1 to 40 sub-words, with and without special tokens."""
+    length = draw(st.integers(1, 40))
+    reals = [draw(st.integers(1, length)), length]
+    specials = min(draw(st.integers(0, 2)), min(reals) - 1)
     spans = []
     for real in reals:
         first, last = min(specials, 1), real - max(specials - 1, 0)
-        row = []
-        for _ in range(2):
-            start = data.draw(st.integers(first, last - 1), "start")
-            row.append((start, data.draw(st.integers(start + 1, last), "end")))
-        spans.append(row)
-    compare(
-        length,
-        reals,
-        specials,
-        seed=data.draw(st.integers(0, 10**6), "seed"),
-        spans=spans,
-        threshold=data.draw(st.sampled_from((0.0, 0.1, 0.5, 0.9)), "threshold"),
-        pooling=data.draw(st.sampled_from(CONTRIBUTION_POOLINGS), "pooling"),
-        scope=data.draw(st.sampled_from(CONTRIBUTION_SCOPES), "scope"),
-        direction=data.draw(st.sampled_from(CONTRIBUTION_DIRECTIONS), "direction"),
-        special_tokens=data.draw(st.booleans(), "special_tokens"),
-    )
+        starts = [draw(st.integers(first, last - 1)) for _ in range(2)]
+        spans.append([(start, draw(st.integers(start + 1, last))) for start in starts])
+    seed = draw(st.integers(0, 10**6))
+    return {"length": length, "reals": reals, "specials": specials, "spans": spans, "seed": seed}
+
+
+# whether maps are joined or worked on layer by layer
+small_maps = pytest.mark.parametrize("small", [0, 2**16], ids=["by layer", "joined"])
+
+
+@small_maps
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(st.data())
+def test_any_length(small, data):
+    """O may be empty."""
+    with mock.patch.object(attention_contribution, "_SMALL", small):
+        compare(
+            **data.draw(sentences()),
+            threshold=data.draw(st.sampled_from((0.0, 0.1, 0.5, 0.9)), "threshold"),
+            pooling=data.draw(st.sampled_from(CONTRIBUTION_POOLINGS), "pooling"),
+            scope=data.draw(st.sampled_from(CONTRIBUTION_SCOPES), "scope"),
+            direction=data.draw(st.sampled_from(CONTRIBUTION_DIRECTIONS), "direction"),
+            special_tokens=data.draw(st.booleans(), "special_tokens"),
+        )
+
+
+@small_maps
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(st.data())
+def test_one_key(small, data):
+    """The way of inference, where a row has at most one key above the threshold: the values."""
+    with mock.patch.object(attention_contribution, "_SMALL", small):
+        compare(
+            **data.draw(sentences()),
+            one_key=True,
+            threshold=data.draw(st.sampled_from((0.5, 0.7)), "threshold"),
+            pooling=data.draw(st.sampled_from(CONTRIBUTION_POOLINGS), "pooling"),
+            scope=data.draw(st.sampled_from(CONTRIBUTION_SCOPES), "scope"),
+            direction=data.draw(st.sampled_from(CONTRIBUTION_DIRECTIONS), "direction"),
+            special_tokens=data.draw(st.booleans(), "special_tokens"),
+        )
 
 
 # one head, four tokens: [CLS], a, b, [SEP]; rows sum to 1
