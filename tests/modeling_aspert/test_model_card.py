@@ -314,7 +314,8 @@ def hostile_data(text: str) -> tuple[ModelCardData, ModelCardData]:
     """The same card twice: with harmless words, and with `text` in every place that text can come from."""
     cards = []
     for word in ("word", text):
-        names = [f"{word}{number}" for number in range(6)]
+        # a configuration refuses other characters in a type
+        names = ["".join(filter(str.isprintable, f"{word}{number}")) for number in range(6)]
         config = make_config(entity_types=names[:3], relation_types=names[3:], symmetric_relations=names[5:])
         data = make_data()
         rename = dict(zip(["Person", "Company", "Place", "Works_For", "Lives_In", "Married_To"], names))
