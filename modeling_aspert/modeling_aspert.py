@@ -90,7 +90,7 @@ class SpanClassifier(nn.Module):
         span_weight, sentence_weight = self.input.weight.split([spans.shape[-1], sentence.shape[-1]], dim=1)
         shared = F.linear(sentence, sentence_weight, self.input.bias).unsqueeze(1)
         chunks = spans.split(max(1, CHUNK_SPANS // len(spans)), dim=1)
-        return torch.cat([self._classify(F.linear(chunk, span_weight) + shared) for chunk in chunks], dim=1)
+        return torch.cat([self._classify(F.linear(chunk, span_weight).add_(shared)) for chunk in chunks], dim=1)
 
     def _classify(self, hidden: Tensor) -> Tensor:
         return self.output(self.hidden_dropout(F.relu(hidden, inplace=True))) if self.is_mlp else hidden
