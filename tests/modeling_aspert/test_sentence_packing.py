@@ -100,6 +100,11 @@ def test_other_encoders_see_a_row_a_sentence(family):
     assert model._packing(batch["attention_mask"]) is None
 
 
+def test_positions_of_mpnet_do_not_depend_on_its_padding_token():
+    assert first_position(tiny.make_encoder_config("mpnet", pad_token_id=3)) == 2
+    assert first_position(tiny.make_encoder_config("roberta", pad_token_id=3)) == 4
+
+
 def test_only_in_training_and_where_it_saves_a_row():
     model = tiny.make_model()
     mask = tiny.make_batch(model.config)["attention_mask"]
