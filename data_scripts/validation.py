@@ -17,7 +17,7 @@ from .schema import LabelSchema, label_problem, nearest
 __all__ = ["DataError", "Problem", "ValidationReport", "read_records", "validate_records"]
 
 LONG_SENTENCE = 10_000  # words
-MAX_COMPARED = 200_000  # pairs of an unknown and a known type, to say of a file's slips which was meant
+MAX_COMPARED = 50_000  # pairs of an unknown and a known type, to say of a file's slips which was meant
 RECORD_KEYS = ("tokens", "entities", "relations", "orig_id")
 ENTITY_KEYS = ("type", "start", "end")
 RELATION_KEYS = ("type", "head", "tail")

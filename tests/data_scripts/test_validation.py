@@ -300,7 +300,7 @@ def test_the_search_for_what_was_meant_is_bounded(monkeypatch):
     schema = LabelSchema(tuple(f"type{number}" for number in range(20_000)))
     entities = [{"type": f"typo{number}", "start": 0, "end": 1} for number in range(300)]
     report = validate_records([{"tokens": ["a"], "entities": entities, "relations": []}], schema, "x.json")
-    assert searched == [f"typo{number}" for number in range(10)]
+    assert searched == ["typo0", "typo1", "typo2"]
     assert len(report.errors) == 300
-    assert report.errors[9].mend == "write 'type0', or add 'typo9' to the types file"
-    assert report.errors[10].mend.startswith("write one of type0, type1, type2, ")
+    assert report.errors[2].mend == "write 'type0', or add 'typo2' to the types file"
+    assert report.errors[3].mend.startswith("write one of type0, type1, type2, ")
