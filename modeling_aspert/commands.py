@@ -50,7 +50,8 @@ def load(args: Namespace) -> Extractor:
     exported = is_export(args.model)
     device = args.device or ("cuda" if torch.cuda.is_available() and not exported else "cpu")
     try:
-        torch.empty(0, device=device)
+        # an export knows better itself where it runs
+        torch.empty(0, device=device if not exported else "cpu")
     except (RuntimeError, AssertionError, NotImplementedError) as error:  # the last two: built without that device
         reason = str(error).strip().partition("\n")[0]
         raise ValueError(f"--device {device} cannot be used ({reason}): choose cpu, cuda, cuda:1, mps ...") from error
