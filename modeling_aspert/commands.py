@@ -50,8 +50,8 @@ def load(args: Namespace) -> Extractor:
     exported = is_export(args.model)
     device = args.device or ("cuda" if torch.cuda.is_available() and not exported else "cpu")
     try:
-        # an export knows better itself where it runs
-        torch.empty(0, device=device if not exported else "cpu")
+        # an export says itself where it runs
+        torch.device(device) if exported else torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:  # the last two: built without that device
         reason = str(error).strip().partition("\n")[0]
         raise ValueError(f"--device {device} cannot be used ({reason}): choose cpu, cuda, cuda:1, mps ...") from error
