@@ -126,6 +126,19 @@ def sentences(draw):
     return {"length": length, "reals": reals, "specials": specials, "spans": spans, "seed": seed}
 
 
+def switches(thresholds):
+    """The switches of `compare`."""
+    return st.fixed_dictionaries(
+        {
+            "threshold": st.sampled_from(thresholds),
+            "pooling": st.sampled_from(CONTRIBUTION_POOLINGS),
+            "scope": st.sampled_from(CONTRIBUTION_SCOPES),
+            "direction": st.sampled_from(CONTRIBUTION_DIRECTIONS),
+            "special_tokens": st.booleans(),
+        }
+    )
+
+
 # whether maps are joined or worked on layer by layer
 small_maps = pytest.mark.parametrize("small", [0, 2**16], ids=["by layer", "joined"])
 
@@ -138,11 +151,7 @@ def test_any_length(small, data):
     with mock.patch.object(attention_contribution, "_SMALL", small):
         compare(
             **data.draw(sentences()),
-            threshold=data.draw(st.sampled_from((0.0, 0.1, 0.5, 0.9)), "threshold"),
-            pooling=data.draw(st.sampled_from(CONTRIBUTION_POOLINGS), "pooling"),
-            scope=data.draw(st.sampled_from(CONTRIBUTION_SCOPES), "scope"),
-            direction=data.draw(st.sampled_from(CONTRIBUTION_DIRECTIONS), "direction"),
-            special_tokens=data.draw(st.booleans(), "special_tokens"),
+            **data.draw(switches(thresholds=(0.0, 0.1, 0.5, 0.9))),
         )
 
 
@@ -155,11 +164,7 @@ def test_one_key(small, data):
         compare(
             **data.draw(sentences()),
             one_key=True,
-            threshold=data.draw(st.sampled_from((0.5, 0.7)), "threshold"),
-            pooling=data.draw(st.sampled_from(CONTRIBUTION_POOLINGS), "pooling"),
-            scope=data.draw(st.sampled_from(CONTRIBUTION_SCOPES), "scope"),
-            direction=data.draw(st.sampled_from(CONTRIBUTION_DIRECTIONS), "direction"),
-            special_tokens=data.draw(st.booleans(), "special_tokens"),
+            **data.draw(switches(thresholds=(0.5, 0.7))),
         )
 
 
