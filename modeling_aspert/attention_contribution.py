@@ -167,7 +167,7 @@ def _sums_of_one_key(
     channels = layers * heads
     rows = strongest.permute(1, 3, 0, 2).flatten(2)
     if scope == "sentence":
-        return _strips_less_blocks(rows, None, starts, ends, real)
+        return _strips_less_blocks(rows, None, starts, ends, None)
 
     # keys before the first span, such as [CLS], take most rows and are in no block
     first = int(torch.where(ends > starts, starts, length).min()) if starts.numel() else 0
@@ -202,14 +202,14 @@ def _widest(starts: Tensor, ends: Tensor, length: int) -> int:
 
 
 def _strips_less_blocks(
-    rows: Tensor | None, hooks: Tensor | None, starts: Tensor, ends: Tensor, offsets: Tensor
+    rows: Tensor | None, hooks: Tensor | None, starts: Tensor, ends: Tensor, offsets: Tensor | None
 ) -> Tensor:
     """The sums [B, S, C] over the row strips of the spans, less their blocks; or the one that is given.
 
     Args:
         rows: [B, n, C], the sum of each row over O.
         hooks: [B, n, W, C], what each position adds to a block that ends in it, see `_hooks`.
-        offsets: [W].
+        offsets: [W], 0 to W - 1; needed with hooks only.
     """
     total = None
     if rows is not None:

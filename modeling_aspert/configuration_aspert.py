@@ -341,6 +341,29 @@ _UNKNOWN_TYPE = (
 )
 
 
+# families that count positions from the row behind the padding index, so that the rows up to it are unused
+_POSITIONS_BEHIND_PADDING = (
+    "camembert",
+    "data2vec-text",
+    "ibert",
+    "longformer",
+    "mpnet",
+    "roberta",
+    "roberta-prelayernorm",
+    "xlm-roberta",
+    "xlm-roberta-xl",
+    "xmod",
+)
+
+
+def first_position(config: PretrainedConfig) -> int:
+    """The row of an encoder's position table that its first sub-word takes."""
+    if config.model_type not in _POSITIONS_BEHIND_PADDING:
+        return 0
+    # MPNet's padding index is 1, whatever its configuration says
+    return 1 + (1 if config.model_type == "mpnet" else config.pad_token_id)
+
+
 def _encoder_config(config: PretrainedConfig | dict[str, Any] | None) -> PretrainedConfig:
     if isinstance(config, PretrainedConfig):
         for name in _REMOTE_CODE:

@@ -21,9 +21,9 @@ from transformers import AutoModel, PreTrainedModel
 from transformers.utils import ModelOutput
 
 from .attention_contribution import attentional_contribution
-from .configuration_aspert import WORD_SHAPES, AspertConfig, pretrained_encoder_config
+from .configuration_aspert import WORD_SHAPES, AspertConfig, first_position, pretrained_encoder_config
 from .model_files import check_weights, one_line
-from .sentence_packing import Packing, first_position
+from .sentence_packing import PACKABLE, Packing
 from .span_pooling import range_max, range_max_table
 
 # Rows of the width table, as in SpERT; wider spans share the last row.
@@ -388,7 +388,11 @@ class AspertForJointExtraction(AspertPreTrainedModel):
         Only in training, where sentences come in random order; for inference they are sorted by length.
         """
         config = self.config.encoder_config
-        if not self.training or first_position(config) is None or config._attn_implementation not in ("eager", "sdpa"):
+        if (
+            not self.training
+            or config.model_type not in PACKABLE
+            or config._attn_implementation not in ("eager", "sdpa")
+        ):
             return None
         packing = Packing(attention_mask.sum(-1).tolist(), attention_mask.shape[1], attention_mask.device)
         return packing if len(packing.rows) < len(attention_mask) else None

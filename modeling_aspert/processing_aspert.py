@@ -17,7 +17,7 @@ import numpy as np
 from tokenizers import pre_tokenizers
 from transformers import AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase, ProcessorMixin
 
-from .configuration_aspert import WORD_SHAPES, pretrained_encoder_config
+from .configuration_aspert import WORD_SHAPES, first_position, pretrained_encoder_config
 from .model_files import check_processor, one_line, read_object
 
 logger = logging.getLogger(__name__)
@@ -256,10 +256,7 @@ def longest_input(config: PretrainedConfig) -> int | None:
     positions = getattr(config, "max_position_embeddings", None)
     if not isinstance(positions, int) or positions <= 0:
         return None
-    if config.model_type in _POSITIONS_BEHIND_PADDING:
-        # MPNet's padding index is 1, whatever its configuration says
-        positions -= 1 + (1 if config.model_type == "mpnet" else config.pad_token_id)
-    return positions
+    return positions - first_position(config)
 
 
 def _has_position_table(config: PretrainedConfig) -> bool:
@@ -272,21 +269,6 @@ def _without_code(arguments: dict[str, Any]) -> dict[str, Any]:
     """Arguments of a `from_pretrained` with a refusal of code where nothing was said about it: transformers would ask
     on the terminal, and the answer may be text to extract from."""
     return {**arguments, "trust_remote_code": bool(arguments.get("trust_remote_code"))}
-
-
-# families that count positions from the row behind the padding index, so that the rows up to it are unused
-_POSITIONS_BEHIND_PADDING = (
-    "camembert",
-    "data2vec-text",
-    "ibert",
-    "longformer",
-    "mpnet",
-    "roberta",
-    "roberta-prelayernorm",
-    "xlm-roberta",
-    "xlm-roberta-xl",
-    "xmod",
-)
 
 
 @functools.lru_cache(maxsize=1024)

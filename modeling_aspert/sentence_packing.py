@@ -10,28 +10,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from transformers import PretrainedConfig
 
-# Encoders that take position ids and a mask of their own, by the position of their first token; None: the one behind
-# the padding index.
-_FIRST_POSITIONS = {
-    "albert": 0,
-    "bert": 0,
-    "electra": 0,
-    # its padding index is 1, whatever its configuration says
-    "mpnet": 2,
-    "camembert": None,
-    "roberta": None,
-    "xlm-roberta": None,
-}
-
-
-def first_position(config: PretrainedConfig) -> int | None:
-    """The position of an encoder's first token; None for an encoder whose sentences cannot be packed."""
-    if config.model_type not in _FIRST_POSITIONS:
-        return None
-    position = _FIRST_POSITIONS[config.model_type]
-    return config.pad_token_id + 1 if position is None else position
+# Encoders that take position ids and a mask of their own.
+PACKABLE = ("albert", "bert", "camembert", "electra", "mpnet", "roberta", "xlm-roberta")
 
 
 class Packing:
