@@ -85,8 +85,6 @@ def attentional_contribution(
                 "adds it"
             )
         other = real & ~special_tokens_mask.bool()
-    if attentions[0].numel() < _SMALL and longest is None:
-        attentions = [torch.cat(list(attentions), dim=1)]
     starts, ends = spans[..., 0].long(), spans[..., 1].long()
     directions = ("from_span", "to_span") if direction == "both" else (direction,)
     parts = []
@@ -96,6 +94,8 @@ def attentional_contribution(
             if one_key and pooling != "max" and name == "from_span" and special_tokens:
                 parts.append(_sums_of_one_key(attentions, starts, ends, real, threshold, scope))
                 continue
+            if attentions[0].numel() < _SMALL and longest is None:
+                attentions = [torch.cat(list(attentions), dim=1)]
             # to_span is from_span of the transposed maps: the span's side is always made the row axis
             maps = [_oriented(attention, name, real) for attention in attentions]
             if pooling == "max":
@@ -148,9 +148,10 @@ def _sums(
             hooks.append(_hooks(gated, before))
     return _strips_less_blocks(
         torch.cat(rows, dim=1).masked_fill(~real.unsqueeze(1), 0.0).transpose(1, 2) if rows else None,
-        torch.cat(hooks, dim=1).permute(0, 2, 3, 1) if hooks else None,
+        torch.cat(hooks, dim=1).permute(3, 0, 2, 1) if hooks else None,
         starts,
         ends,
+        real,
         offsets,
     )
 
@@ -158,40 +159,34 @@ def _sums(
 def _sums_of_one_key(
     attentions: Sequence[Tensor], starts: Tensor, ends: Tensor, real: Tensor, threshold: float, scope: str
 ) -> Tensor:
-    """As `_sums`, where at most one key a row passes the gate: the row's sum is its maximum, and few rows have their
-    key near enough to be in a span."""
-    length = real.shape[1]
-    strongest = torch.stack([maps.amax(-1) for maps in attentions]).float()
-    strongest = F.threshold(strongest, threshold, 0.0).masked_fill(~real.unsqueeze(1), 0.0)
-    layers, batch_size, heads, _ = strongest.shape
-    channels = layers * heads
-    rows = strongest.permute(1, 3, 0, 2).flatten(2)
-    if scope == "sentence":
-        return _strips_less_blocks(rows, None, starts, ends, None)
-
+    """As `_sums`, where at most one key a row passes the gate: few rows have their key near enough to be in a span."""
+    batch_size, length = real.shape
     # keys before the first span, such as [CLS], take most rows and are in no block
     first = int(torch.where(ends > starts, starts, length).min()) if starts.numel() else 0
-    inside = strongest > 0
-    if first:
-        inside &= torch.stack([maps[..., :first].amax(-1) for maps in attentions]) <= threshold
-    layer, row = inside.flatten(1).nonzero(as_tuple=True)
-    counts = inside.sum(dim=(1, 2, 3)).tolist()
-    key = torch.cat(
-        [maps.flatten(0, 2)[rows_of_layer].argmax(-1) for maps, rows_of_layer in zip(attentions, row.split(counts))]
-    )
-    query, head, sentence = row % length, row // length % heads, row // (length * heads)
-    widest = _widest(starts, ends, length)
+    places = (torch.arange(length, device=real.device) - (first - 1)).clamp(min=0)
+    # a gated row holds one value: the sum of the row is that value, and weighted by place it tells the key
+    weights = torch.stack([torch.ones_like(places), places], dim=-1).float()
+    sums = torch.stack([F.threshold(maps.float(), threshold, 0.0).matmul(weights) for maps in attentions])
+    rows = sums[..., 0].permute(1, 3, 0, 2).flatten(2).masked_fill_(~real.unsqueeze(-1), 0.0)
+    if scope == "sentence":
+        return _strips_less_blocks(rows, None, starts, ends, real, None)
+
+    heads, channels, widest = sums.shape[2], rows.shape[-1], _widest(starts, ends, length)
+    layer, sentence, head, query = sums[..., 1].nonzero(as_tuple=True)
+    values, weighted = sums[layer, sentence, head, query].unbind(-1)
+    key = (weighted / values).round_().long() + (first - 1)
     reach = (query - key).abs()
-    near = reach < widest
-    place = (sentence * length + torch.maximum(query, key)) * widest + reach
-    index = torch.where(near, place * channels + layer * heads + head, 0)
-    hooks = strongest.new_zeros(batch_size * length * widest * channels)
-    hooks = hooks.index_add(0, index, strongest.flatten(1)[layer, row] * near)
+    near = (reach < widest) & real[sentence, query]
+    position = (reach * batch_size + sentence) * length + torch.maximum(query, key)
+    index = torch.where(near, position * channels + layer * heads + head, 0)
+    hooks = rows.new_zeros(widest * batch_size * length * channels)
+    hooks.index_add_(0, index, torch.where(near, values, 0.0))
     return _strips_less_blocks(
         rows if scope == "context" else None,
-        hooks.view(batch_size, length, widest, channels),
+        hooks.view(widest, batch_size, length, channels),
         starts,
         ends,
+        real,
         torch.arange(widest, device=starts.device),
     )
 
@@ -202,26 +197,35 @@ def _widest(starts: Tensor, ends: Tensor, length: int) -> int:
 
 
 def _strips_less_blocks(
-    rows: Tensor | None, hooks: Tensor | None, starts: Tensor, ends: Tensor, offsets: Tensor | None
+    rows: Tensor | None, hooks: Tensor | None, starts: Tensor, ends: Tensor, real: Tensor, offsets: Tensor | None
 ) -> Tensor:
     """The sums [B, S, C] over the row strips of the spans, less their blocks; or the one that is given.
 
     Args:
         rows: [B, n, C], the sum of each row over O.
-        hooks: [B, n, W, C], what each position adds to a block that ends in it, see `_hooks`.
+        hooks: [W, B, n, C], what each position adds to a block that ends in it, see `_hooks`.
         offsets: [W], 0 to W - 1; needed with hooks only.
     """
     total = None
+    sentence = torch.arange(len(starts), device=starts.device).unsqueeze(1)
     if rows is not None:
-        prefix = F.pad(rows.cumsum(1), (0, 0, 1, 0))
-        total = _rows_at(prefix, ends).sub_(_rows_at(prefix, starts))
+        prefix = F.pad(rows.cumsum(1), (0, 0, 1, 0)).flatten(0, 1)
+        before = sentence * (rows.shape[1] + 1)
+        total = F.embedding(before + ends, prefix).sub_(F.embedding(before + starts, prefix))
     if hooks is not None:
-        # a block grows by one hook at a time; [s, k] becomes the hook of s + k that reaches back to s
-        batch_size, length, reach, channels = hooks.shape
-        ending = (torch.arange(length, device=starts.device).unsqueeze(1) + offsets).clamp(max=length - 1)
-        along = (ending * reach + offsets).flatten().expand(batch_size, -1)
-        blocks = _rows_at(hooks.cumsum_(2).flatten(1, 2), along).view(hooks.shape).cumsum_(2).flatten(1, 2)
-        block = _rows_at(blocks, starts * reach + (ends - starts - 1).clamp(min=0))
+        reach, batch_size, length, channels = hooks.shape
+        # running sums over the offsets; as a product they take a third of the time
+        sums = (offsets.unsqueeze(1) >= offsets).to(hooks.dtype)
+        blocks = sums.matmul(hooks.flatten(1)).view(-1, channels)
+        # a block grows by one hook at a time: the hook of s + k that reaches back to s
+        layer = (offsets.unsqueeze(1) * batch_size + sentence.T).unsqueeze(-1) * length
+        ending = torch.arange(length, device=starts.device) + offsets.view(-1, 1, 1)
+        # hooks of padding may be NaN and are never looked at
+        ending = torch.minimum(ending, (real.sum(-1, keepdim=True) - 1).clamp(min=0))
+        blocks = F.embedding(layer + ending, blocks)
+        blocks = sums.matmul(blocks.flatten(1)).view(-1, channels)
+        last = (ends - starts - 1).clamp(min=0)
+        block = F.embedding((last * batch_size + sentence) * length + starts, blocks)
         total = block if total is None else total.sub_(block)
     # differences of sums can fall a rounding error below 0
     return total.clamp_(min=0)
@@ -242,13 +246,6 @@ def _hooks(gated: Tensor, before: Tensor) -> Tensor:
     index = before.expand(*gated.shape[:2], *before.shape)
     column = gated.transpose(-1, -2).gather(-1, index[..., 1:])
     return gated.gather(-1, index) + F.pad(column, (1, 0))
-
-
-def _rows_at(table: Tensor, index: Tensor) -> Tensor:
-    """Rows [B, S, C] of a table [B, M, C]."""
-    batch_size, size, channels = table.shape
-    offset = torch.arange(batch_size, device=index.device).unsqueeze(1) * size
-    return F.embedding(index + offset, table.reshape(-1, channels))
 
 
 def _maxima(
