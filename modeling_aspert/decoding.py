@@ -101,51 +101,41 @@ def decode(
     """
     entity_threshold = config.entity_threshold if entity_threshold is None else entity_threshold
     if span_labels is None:
-        probabilities = output.span_logits.float().softmax(-1)
-        scores, types = probabilities.max(-1)
+        scores, types = output.span_logits.float().softmax(-1).max(-1)
     else:
         types, scores = span_labels, torch.ones_like(span_labels, dtype=torch.float32)
-    kept = (types > 0) & span_mask.bool() & (scores >= entity_threshold)
-    batch_index, span = kept.nonzero(as_tuple=True)
-    entities = torch.column_stack([batch_index, word_spans[batch_index, span], types[batch_index, span] - 1])
+    # small arrays from here on: numpy takes a fraction of the time of tensors
+    scores, types, span_mask, words = (values.cpu().numpy() for values in (scores, types, span_mask, word_spans))
+    kept = (types > 0) & span_mask.astype(bool) & (scores >= entity_threshold)
+    batch_index, span = kept.nonzero()
+    entities = np.column_stack([batch_index, words[batch_index, span], types[batch_index, span] - 1])
 
-    # position of each kept span among its sentence's entities
-    position = kept.cumsum(-1) - 1
-    limits = _thresholds(config, relation_threshold).to(output.relation_logits.device)
-    pair_index, pair, kind = _candidates(output, limits, config)
-    relation_scores = output.relation_logits[pair_index, pair, kind].float().sigmoid()
-    head, tail = output.pairs[pair_index, pair].long().unbind(-1)
-    both = (relation_scores >= limits[kind]) & kept[pair_index, head] & kept[pair_index, tail]
+    limits = _thresholds(config, relation_threshold)
+    (sentence, head, tail, kind), relation_scores = _candidates(output, limits, config)
+    both = (relation_scores >= limits.numpy()[kind]) & kept[sentence, head] & kept[sentence, tail]
     if config.relation_type_constraints:
-        both &= _allowed(config).to(kind.device)[kind, types[pair_index, head] - 1, types[pair_index, tail] - 1]
-    pair_index, kind, head, tail, relation_scores = (
-        values[both] for values in (pair_index, kind, head, tail, relation_scores)
-    )
-    head, tail = position[pair_index, head], position[pair_index, tail]
-    # entities are sorted by (start, end), so the order of positions is the order of spans
-    symmetric = torch.tensor(config.symmetric_flags, device=kind.device, dtype=torch.bool)[kind]
-    head, tail = (
-        torch.where(symmetric, torch.minimum(head, tail), head),
-        torch.where(symmetric, torch.maximum(head, tail), tail),
-    )
-    relations, relation_scores = _highest(
-        torch.column_stack([pair_index, head, tail, kind]).cpu().numpy(), relation_scores.cpu().numpy()
-    )
-    predictions = Predictions(
-        entities.cpu().numpy(), scores[batch_index, span].float().cpu().numpy(), relations, relation_scores
-    )
+        both &= _allowed(config)[kind, types[sentence, head] - 1, types[sentence, tail] - 1]
+    sentence, head, tail, kind = sentence[both], head[both], tail[both], kind[both]
+    # position of each kept span among its sentence's entities; these are sorted by (start, end)
+    position = kept.cumsum(-1) - 1
+    head, tail = position[sentence, head], position[sentence, tail]
+    swapped = np.asarray(config.symmetric_flags, dtype=bool)[kind] & (head > tail)
+    head, tail = np.where(swapped, tail, head), np.where(swapped, head, tail)
+    relations = np.column_stack([sentence, head, tail, kind])
+    predictions = Predictions(entities, scores[batch_index, span], *_highest(relations, relation_scores[both]))
     flat = (config.entity_overlap if overlap is None else overlap) == "flat" and span_labels is None
     return without_overlaps(predictions) if flat else predictions
 
 
-def _candidates(output: AspertOutput, limits: Tensor, config: AspertConfig) -> tuple[Tensor, Tensor, Tensor]:
-    """Sentence, pair and type of the relations that may reach their threshold, without a probability for each pair.
+def _candidates(output: AspertOutput, limits: Tensor, config: AspertConfig) -> tuple[np.ndarray, np.ndarray]:
+    """The relations that may reach their threshold, without a probability for each pair: int64 [4, M] (sentence, head
+    and tail as spans, type) and their probabilities [M].
 
     Logits are compared, a little below the threshold; the caller compares the probabilities of what is left.
     """
     logits, pair_mask = output.relation_logits, output.pair_mask.bool()
     # rounding moves a sigmoid by far less; large logits have the probability 1
-    least = torch.logit(limits.float().clamp(max=1 - 1e-7)) - 1e-3
+    least = (torch.logit(limits.clamp(max=1 - 1e-7)) - 1e-3).to(logits)
     count = 0
     kept = torch.empty(3, 0, dtype=torch.int64, device=logits.device)
     scores = logits.new_empty(0)
@@ -155,7 +145,7 @@ def _candidates(output: AspertOutput, limits: Tensor, config: AspertConfig) -> t
         if config.relation_none_class:
             related = related & (part[..., -1].float().sigmoid() < config.relation_threshold)
             part = part[..., :-1]
-        sentence, pair, kind = ((part >= least.to(part.dtype)) & related.unsqueeze(-1)).nonzero(as_tuple=True)
+        sentence, pair, kind = ((part >= least) & related.unsqueeze(-1)).nonzero(as_tuple=True)
         count += len(sentence)
         scores = torch.cat([scores, part[sentence, pair, kind]])
         kept = torch.cat([kept, torch.stack([sentence, pair + start, kind])], dim=1)
@@ -170,7 +160,8 @@ def _candidates(output: AspertOutput, limits: Tensor, config: AspertConfig) -> t
             MAX_RELATIONS,
         )
     sentence, pair, kind = kept
-    return sentence, pair, kind
+    head, tail = output.pairs[sentence, pair].unbind(-1)
+    return torch.stack([sentence, head, tail, kind]).cpu().numpy(), scores.float().sigmoid().cpu().numpy()
 
 
 def _highest(relations: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -182,10 +173,10 @@ def _highest(relations: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.
     return relations[first], scores[first]
 
 
-def _allowed(config: AspertConfig) -> Tensor:
+def _allowed(config: AspertConfig) -> np.ndarray:
     """bool [T_r, T_e, T_e]: which relation may join which head and tail types."""
     entity_ids = {name: index for index, name in enumerate(config.entity_types)}
-    allowed = torch.ones(len(config.relation_types), len(entity_ids), len(entity_ids), dtype=torch.bool)
+    allowed = np.ones((len(config.relation_types), len(entity_ids), len(entity_ids)), dtype=bool)
     for index, relation in enumerate(config.relation_types):
         if relation in config.relation_type_constraints:
             allowed[index] = False
