@@ -94,7 +94,7 @@ def attentional_contribution(
     with torch.autocast(spans.device.type, enabled=False):
         for name in directions:
             if one_key and pooling != "max" and name == "from_span" and special_tokens:
-                parts.append(_sums_of_one_key(attentions, starts, ends, real, threshold, scope))
+                parts.append(_sums_of_one_key(attentions, starts, ends, real, threshold, scope, offsets))
                 continue
             # to_span is from_span of the transposed maps: the span's side is always made the row axis
             maps = [_oriented(attention, name, real) for attention in attentions]
@@ -156,7 +156,13 @@ def _sums(
 
 
 def _sums_of_one_key(
-    attentions: Sequence[Tensor], starts: Tensor, ends: Tensor, real: Tensor, threshold: float, scope: str
+    attentions: Sequence[Tensor],
+    starts: Tensor,
+    ends: Tensor,
+    real: Tensor,
+    threshold: float,
+    scope: str,
+    offsets: Tensor | None,
 ) -> Tensor:
     """As `_sums`, where at most one key a row passes the gate: the row's sum is its maximum, and few rows have their
     key near enough to be in a span."""
@@ -164,36 +170,47 @@ def _sums_of_one_key(
     strongest = torch.stack([maps.amax(-1) for maps in attentions]).float()
     strongest = F.threshold(strongest, threshold, 0.0).masked_fill(~real.unsqueeze(1), 0.0)
     layers, batch_size, heads, _ = strongest.shape
-    channels = layers * heads
     rows = strongest.permute(1, 3, 0, 2).flatten(2)
     if scope == "sentence":
         return _strips_less_blocks(rows, None, starts, ends, None)
 
-    # keys before the first span, such as [CLS], take most rows and are in no block
-    first = int(torch.where(ends > starts, starts, length).min()) if starts.numel() else 0
-    inside = strongest > 0
-    if first:
-        inside &= torch.stack([maps[..., :first].amax(-1) for maps in attentions]) <= threshold
-    layer, row = inside.flatten(1).nonzero(as_tuple=True)
-    counts = inside.sum(dim=(1, 2, 3)).tolist()
-    key = torch.cat(
-        [maps.flatten(0, 2)[rows_of_layer].argmax(-1) for maps, rows_of_layer in zip(attentions, row.split(counts))]
-    )
-    query, head, sentence = row % length, row // length % heads, row // (length * heads)
-    widest = _widest(starts, ends, length)
+    if offsets is None:
+        offsets = torch.arange(_widest(starts, ends, length), device=starts.device)
+        layer, sentence, head, query, key = _keys_from(attentions, strongest > 0, threshold, starts, ends)
+        strongest = strongest[layer, sentence, head, query]
+    else:
+        sizes = ((layers, 3), (batch_size, 2), (heads, 1), (length, 0))
+        axes = [torch.arange(size, device=starts.device) for size, _ in sizes]
+        layer, sentence, head, query = (axis.view(-1, *[1] * after) for axis, (_, after) in zip(axes, sizes))
+        key = torch.stack([maps.argmax(-1) for maps in attentions])
+    widest, channels = offsets.shape[0], layers * heads
     reach = (query - key).abs()
     near = reach < widest
     place = (sentence * length + torch.maximum(query, key)) * widest + reach
-    index = torch.where(near, place * channels + layer * heads + head, 0)
+    index = torch.where(near, place * channels + (layer * heads + head), 0)
     hooks = strongest.new_zeros(batch_size * length * widest * channels)
-    hooks = hooks.index_add(0, index, strongest.flatten(1)[layer, row] * near)
+    hooks = hooks.scatter_add(0, index.flatten(), (strongest * near).flatten())
     return _strips_less_blocks(
         rows if scope == "context" else None,
         hooks.view(batch_size, length, widest, channels),
         starts,
         ends,
-        torch.arange(widest, device=starts.device),
+        offsets,
     )
+
+
+def _keys_from(
+    attentions: Sequence[Tensor], kept: Tensor, threshold: float, starts: Tensor, ends: Tensor
+) -> tuple[Tensor, ...]:
+    """Layer, sentence, head, row and strongest key, [N] each, of the rows kept [L, B, H, n] that may be in a block."""
+    # keys before the first span, such as [CLS], take most rows and are in no block
+    first = int(torch.where(ends > starts, starts, kept.shape[-1]).min()) if starts.numel() else 0
+    if first:
+        kept = kept & (torch.stack([maps[..., :first].amax(-1) for maps in attentions]) <= threshold)
+    layer, *row = kept.nonzero(as_tuple=True)
+    rows = zip(*(index.split(kept.sum(dim=(1, 2, 3)).tolist()) for index in row))
+    key = torch.cat([maps[of_layer].argmax(-1) for maps, of_layer in zip(attentions, rows)])
+    return layer, *row, key
 
 
 def _widest(starts: Tensor, ends: Tensor, length: int) -> int:
