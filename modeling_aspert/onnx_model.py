@@ -185,8 +185,8 @@ def _session(path: Path, threads: int | None) -> Any:
             str(path),
             options,
             providers=["CPUExecutionProvider"],
-            # on CPUs the fused operation takes longer than its parts
-            disabled_optimizers=["SkipLayerNormFusion"],
+            # on CPUs these fused operations take longer than their parts
+            disabled_optimizers=["SkipLayerNormFusion", "BiasGeluFusion"],
         )
     except Exception as error:  # onnxruntime has its own kinds of errors, which differ between versions
         raise ValueError(f"{path} cannot be read ({' '.join(str(error).split())}): export the model again") from error
@@ -203,5 +203,8 @@ def _longest(mask: Tensor) -> int:
 
 
 def _run(session: Any, inputs: dict[str, Tensor]) -> list[Tensor]:
-    outputs = session.run(None, {name: values.numpy() for name, values in inputs.items()})
-    return [torch.from_numpy(output) for output in outputs]
+    from onnxruntime import OrtValue
+
+    # outputs that are not copied
+    given = {name: OrtValue.ortvalue_from_numpy(values.contiguous().numpy()) for name, values in inputs.items()}
+    return [torch.from_numpy(output.numpy()) for output in session.run_with_ort_values(None, given)]

@@ -56,13 +56,12 @@ def range_levels(widths: Tensor, num_levels: int) -> tuple[Tensor, Tensor]:
         ``level`` and ``2**level``, both of the shape of ``widths``.
     """
     powers = 2 ** torch.arange(num_levels, device=widths.device)
-    level = (torch.bucketize(widths, powers, right=True) - 1).clamp(min=0)
+    # as bucketize, which takes an export a search of some forty operations
+    level = (widths.unsqueeze(-1) >= powers[1:]).sum(-1)
     return level, powers[level]
 
 
-def range_max(
-    table: Tensor, batch_index: Tensor, starts: Tensor, ends: Tensor, may_be_empty: bool = True
-) -> Tensor:
+def range_max(table: Tensor, batch_index: Tensor, starts: Tensor, ends: Tensor, may_be_empty: bool = True) -> Tensor:
     """Maxima over the ranges [start, end) of sentence ``batch_index``.
 
     Args:
