@@ -92,7 +92,7 @@ def attentional_contribution(
     with torch.autocast(spans.device.type, enabled=False):
         for name in directions:
             if one_key and pooling != "max" and name == "from_span" and special_tokens:
-                parts.append(_sums_of_one_key(attentions, starts, ends, real, threshold, scope))
+                parts.append(_sums_of_one_key(attentions, starts, ends, real, threshold, scope, offsets))
                 continue
             if attentions[0].numel() < _SMALL and longest is None:
                 attentions = [torch.cat(list(attentions), dim=1)]
@@ -157,12 +157,19 @@ def _sums(
 
 
 def _sums_of_one_key(
-    attentions: Sequence[Tensor], starts: Tensor, ends: Tensor, real: Tensor, threshold: float, scope: str
+    attentions: Sequence[Tensor],
+    starts: Tensor,
+    ends: Tensor,
+    real: Tensor,
+    threshold: float,
+    scope: str,
+    offsets: Tensor | None,
 ) -> Tensor:
-    """As `_sums`, where at most one key a row passes the gate: few rows have their key near enough to be in a span."""
+    """As `_sums`, where at most one key a row passes the gate: few rows have their key near enough to be in a span.
+    With offsets (an export) all rows are looked at, because how many they are may not depend on the values."""
     batch_size, length = real.shape
     # keys before the first span, such as [CLS], take most rows and are in no block
-    first = int(torch.where(ends > starts, starts, length).min()) if starts.numel() else 0
+    first = int(torch.where(ends > starts, starts, length).min()) if offsets is None and starts.numel() else 0
     places = (torch.arange(length, device=real.device) - (first - 1)).clamp(min=0)
     # a gated row holds one value: the sum of the row is that value, and weighted by place it tells the key
     weights = torch.stack([torch.ones_like(places), places], dim=-1).float()
@@ -171,23 +178,31 @@ def _sums_of_one_key(
     if scope == "sentence":
         return _strips_less_blocks(rows, None, starts, ends, real, None)
 
-    heads, channels, widest = sums.shape[2], rows.shape[-1], _widest(starts, ends, length)
-    layer, sentence, head, query = sums[..., 1].nonzero(as_tuple=True)
-    values, weighted = sums[layer, sentence, head, query].unbind(-1)
-    key = (weighted / values).round_().long() + (first - 1)
+    layers, heads, channels = sums.shape[0], sums.shape[2], rows.shape[-1]
+    if offsets is None:
+        offsets = torch.arange(_widest(starts, ends, length), device=starts.device)
+        layer, sentence, head, query = sums[..., 1].nonzero(as_tuple=True)
+        sums = sums[layer, sentence, head, query]
+    else:
+        layer, sentence, head, query = (
+            torch.arange(size, device=starts.device).view(-1, *[1] * after)
+            for size, after in ((layers, 3), (batch_size, 2), (heads, 1), (length, 0))
+        )
+    values, weighted = sums.unbind(-1)
+    key = (weighted / values.clamp(min=threshold)).round().long() + (first - 1)
     reach = (query - key).abs()
-    near = (reach < widest) & real[sentence, query]
+    near = (reach < offsets.shape[0]) & real[sentence, query]
     position = (reach * batch_size + sentence) * length + torch.maximum(query, key)
-    index = torch.where(near, position * channels + layer * heads + head, 0)
-    hooks = rows.new_zeros(widest * batch_size * length * channels)
-    hooks.index_add_(0, index, torch.where(near, values, 0.0))
+    index = torch.where(near, position * channels + (layer * heads + head), 0)
+    hooks = rows.new_zeros(offsets.shape[0] * batch_size * length * channels)
+    hooks = hooks.scatter_add(0, index.flatten(), torch.where(near, values, 0.0).flatten())
     return _strips_less_blocks(
         rows if scope == "context" else None,
-        hooks.view(widest, batch_size, length, channels),
+        hooks.view(-1, batch_size, length, channels),
         starts,
         ends,
         real,
-        torch.arange(widest, device=starts.device),
+        offsets,
     )
 
 

@@ -412,9 +412,9 @@ class AspertForJointExtraction(AspertPreTrainedModel):
         An export fixes what otherwise depends on the values (see `attentional_contribution`).
         """
         config = self.config
-        inference = not (fixed or self.encoder.training or torch.is_grad_enabled())
+        inference = not (self.encoder.training or torch.is_grad_enabled())
         batch_index = torch.arange(spans.shape[0], device=spans.device).unsqueeze(1).expand_as(spans[..., 0])
-        parts = {"pooled": range_max(table, batch_index, spans[..., 0], spans[..., 1])}
+        parts = {"pooled": range_max(table, batch_index, spans[..., 0], spans[..., 1], may_be_empty=False)}
         if config.span_boundaries:
             hidden = table[0]
             parts["first"] = hidden[batch_index, spans[..., 0]]

@@ -15,6 +15,7 @@ All sizes but E, d and K are free; n is at most 2 ** K. Integers are int64, all 
 from __future__ import annotations
 
 import contextlib
+import copy
 import io
 import logging
 import os
@@ -26,6 +27,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.masking_utils import eager_mask
 
 from .configuration_aspert import AspertConfig
 from .files import whole_files
@@ -35,8 +39,11 @@ from .processing_aspert import AspertProcessor
 from .span_pooling import range_max, range_max_table
 
 _OPSET = 20
+# the first with an operation for attention
+_ATTENTION_OPSET = 23
 # sub-words, where the encoder knows no limit
 _NO_LIMIT = 8192
+_ATTENTION = "aspert_onnx"
 
 
 def export_onnx(
@@ -59,14 +66,17 @@ def export_onnx(
 
 
 def _write(model: AspertForJointExtraction, processor: AspertProcessor, folder: Path, int8: bool) -> None:
-    model = model.to("cpu", torch.float32).eval()
+    model = copy.deepcopy(model).to("cpu", torch.float32).eval()
+    if int8:
+        _scale_by_row(model)
+    opset = _ATTENTION_OPSET if _use_onnx_attention(model) else _OPSET
     spans = _Spans(model, processor.max_tokens or _NO_LIMIT)
     relations = _Relations(model)
     inputs, sizes = _example(model.config, processor)
     with torch.no_grad():
         names = ["span_logits", "representation", "table"]
         outputs = spans(**inputs)
-        _export(spans, inputs, sizes, names, folder / SPANS_FILE)
+        _export(spans, inputs, sizes, names, folder / SPANS_FILE, opset)
         inputs = {
             "table": outputs[2],
             "entities": outputs[1][0, :4],
@@ -81,6 +91,91 @@ def _write(model: AspertForJointExtraction, processor: AspertProcessor, folder: 
         _quantize(folder / SPANS_FILE)
     model.config.save_pretrained(folder)
     processor.save_pretrained(folder)
+
+
+class _ScaledByRow(nn.Module):
+    """A linear layer that sees each sub-word on a scale of its own, since all of a tensor share their 8 bits: a few
+    values of [CLS] and the like are ten times greater than all others (vector-wise quantisation, arXiv 2208.07339)."""
+
+    def __init__(self, layer: nn.Linear) -> None:
+        super().__init__()
+        self.weight, self.bias = layer.weight, layer.bias
+
+    def forward(self, values: Tensor) -> Tensor:
+        # two maxima take less time than one of absolute values
+        greatest = torch.maximum(values.amax(-1, keepdim=True), -values.amin(-1, keepdim=True)).clamp(min=1e-9)
+        scaled = F.linear(values * greatest.reciprocal(), self.weight) * greatest
+        return scaled if self.bias is None else scaled + self.bias
+
+
+def _scale_by_row(model: AspertForJointExtraction) -> None:
+    """Of the encoder's layers those of the feed-forward networks lose the most in 8 bits: those that are not square."""
+    for parent in list(model.encoder.modules()):
+        for name, layer in parent.named_children():
+            if isinstance(layer, nn.Linear) and layer.in_features != layer.out_features:
+                setattr(parent, name, _ScaledByRow(layer))
+
+
+def _attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    **_: Any,
+) -> tuple[Tensor, Tensor]:
+    """Attention as one operation of ONNX, which returns the probabilities too.
+
+    Args:
+        query, key, value: [B, H, n, d / H].
+        attention_mask: what is added to the scores, [B, 1, n, n].
+
+    Returns:
+        [B, n, H, d / H] and the attention [B, H, n, n].
+    """
+    heads, size = query.shape[1], query.shape[3]
+    # the operation's own order, so that the encoder's transposition falls away
+    joined = [values.transpose(1, 2).flatten(2) for values in (query, key, value)]
+    output, _, _, probabilities = torch.onnx.ops.attention(
+        *joined,
+        attn_mask=attention_mask,
+        q_num_heads=heads,
+        kv_num_heads=heads,
+        scale=scaling,
+        qk_matmul_output_mode=3,
+    )
+    return output.unflatten(2, (heads, size)), probabilities
+
+
+AttentionInterface.register(_ATTENTION, _attention)
+AttentionMaskInterface.register(_ATTENTION, eager_mask)
+
+
+def _use_onnx_attention(model: AspertForJointExtraction) -> bool:
+    """Whether the encoder takes it and computes the same; if not, it stays as it is: torch < 2.9 has no such operation,
+    and some encoders have their own kind of attention."""
+    if not model.config.attentional_contribution:
+        return False
+    encoder, mask = model.encoder, torch.arange(6) < torch.tensor([[6], [4]])
+    ids = torch.arange(12).view(2, 6) % model.config.encoder_config.vocab_size
+
+    def encoded() -> list[Tensor]:
+        hidden, maps = model._encode(ids, mask.long(), torch.zeros_like(ids))
+        return [hidden[mask], *(attention.transpose(1, 2)[mask] for attention in maps)]
+
+    kind = encoder.config._attn_implementation
+    with torch.no_grad(), _silence():
+        expected = encoded()
+        try:
+            encoder.set_attn_implementation(_ATTENTION)
+            if encoder.config._attn_implementation == _ATTENTION:
+                torch.testing.assert_close(encoded(), expected, rtol=0, atol=1e-5)
+                return True
+        except (AssertionError, AttributeError, RuntimeError, TypeError, ValueError):
+            pass
+        encoder.set_attn_implementation(kind)
+        return False
 
 
 def check_extra() -> None:
@@ -197,8 +292,9 @@ def _export(
     sizes: dict[str, dict[int, str]],
     outputs: list[str],
     path: Path,
+    opset: int = _OPSET,
 ) -> None:
-    options: dict[str, Any] = {"input_names": list(inputs), "output_names": outputs, "opset_version": _OPSET}
+    options: dict[str, Any] = {"input_names": list(inputs), "output_names": outputs, "opset_version": opset}
     try:
         with _silence():
             program = torch.onnx.export(
@@ -235,8 +331,22 @@ def _quantize(path: Path) -> None:
             os.replace(file, full.with_name(file.name))
         with _silence():
             quantize_dynamic(
-                full, path, op_types_to_quantize=["MatMul"], per_channel=True, weight_type=QuantType.QInt8
+                full,
+                path,
+                op_types_to_quantize=["MatMul"],
+                per_channel=True,
+                weight_type=QuantType.QInt8,
+                nodes_to_exclude=_narrow(full),
             )
+
+
+def _narrow(path: Path) -> list[str]:
+    """Matrix products with so few columns that quantising their input takes longer than they do."""
+    import onnx
+
+    graph = onnx.load(path, load_external_data=False).graph
+    columns = {weight.name: weight.dims[-1] for weight in graph.initializer if weight.dims}
+    return [node.name for node in graph.node if node.op_type == "MatMul" and columns.get(node.input[1], 16) < 16]
 
 
 def _files(path: Path) -> list[Path]:
@@ -247,7 +357,7 @@ def _files(path: Path) -> list[Path]:
 @contextlib.contextmanager
 def _silence() -> Iterator[None]:
     """Without the exporter's progress and its remarks on packages that are not there."""
-    loggers = [logging.getLogger(name) for name in ("", "torch.onnx", "onnxscript", "onnx_ir")]
+    loggers = [logging.getLogger(name) for name in ("", "torch.onnx", "onnxscript", "onnx_ir", "transformers")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.ERROR)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from .processing_aspert import AspertProcessor
 from .saved_models import load_config, load_processor
 
 SPANS_FILE, RELATIONS_FILE = "spans.onnx", "relations.onnx"
+# Sub-words that are computed together; does not change results.
+PART_TOKENS = 192
 
 
 def is_export(folder: str | os.PathLike[str]) -> bool:
@@ -102,7 +105,6 @@ class AspertOnnxModel:
         """
         if input_ids.shape[1] > self._longest:
             raise ValueError(f"{input_ids.shape[1]} sub-words are more than the export's {self._longest}: use windows")
-        widest = int((spans[..., 1] - spans[..., 0]).max()) if spans.numel() else 1
         given = {
             "input_ids": input_ids,
             "attention_mask": attention_mask,
@@ -110,23 +112,46 @@ class AspertOnnxModel:
             "span_widths": span_widths,
             "special_tokens_mask": special_tokens_mask,
             "word_shapes": word_shapes,
-            "offsets": torch.arange(max(widest, 2)),
         }
         given = {name: values for name, values in given.items() if name in self._inputs}
         for name in ("special_tokens_mask", "word_shapes"):
             if given.get(name, spans) is None:
                 raise ValueError(f"this model needs {name} [B, n] in the batch; AspertDataCollator adds it")
-        span_logits, representation, table = _run(self._spans, given)
         if span_mask is None:
             span_mask = torch.ones_like(span_widths, dtype=torch.bool)
+        # given pairs may be of any spans
+        wanted = span_mask if pairs is None else torch.ones_like(span_mask)
+        span_logits = torch.zeros(*span_widths.shape, len(self.config.entity_types) + 1)
+        parts = []
+        for rows in self._parts(attention_mask):
+            num_tokens, num_spans = (_longest(mask[rows]) for mask in (attention_mask, wanted))
+            part = {
+                name: values[rows, : num_spans if name.startswith("span") else num_tokens]
+                for name, values in given.items()
+            }
+            if "offsets" in self._inputs:
+                widths = part["spans"][..., 1] - part["spans"][..., 0]
+                part["offsets"] = torch.arange(max(2, int(widths.max()) if widths.numel() else 1))
+            logits, representation, table = _run(self._spans, part)
+            span_logits[rows, :num_spans] = logits
+            parts.append((rows, representation, table, part["spans"]))
         if pairs is None:
             pairs, pair_mask = pairs_of_entities((span_logits.argmax(-1) > 0) & span_mask.bool())
         elif pair_mask is None:
             pair_mask = torch.ones(pairs.shape[:2], dtype=torch.bool)
-        relation_logits = self._classify_pairs(table, representation, spans, pairs, pair_mask.bool())
+        relation_logits = torch.zeros(*pair_mask.shape, self.config.num_relation_outputs)
+        for rows, representation, table, its_spans in parts:
+            relation_logits[rows] = self._classify_pairs(
+                table, representation, its_spans, pairs[rows], pair_mask[rows].bool()
+            )
         return AspertOutput(
             span_logits=span_logits, relation_logits=relation_logits, pairs=pairs, pair_mask=pair_mask.bool()
         )
+
+    def _parts(self, attention_mask: Tensor) -> Iterator[slice]:
+        """Rows that are computed together: so few that what the graph computes stays near the processor."""
+        step = max(1, PART_TOKENS // max(1, attention_mask.shape[1]))
+        return (slice(start, start + step) for start in range(0, len(attention_mask), step))
 
     def _classify_pairs(
         self, table: Tensor, representation: Tensor, spans: Tensor, pairs: Tensor, pair_mask: Tensor
@@ -160,8 +185,8 @@ def _session(path: Path, threads: int | None) -> Any:
             str(path),
             options,
             providers=["CPUExecutionProvider"],
-            # on CPUs the fused operation takes longer than its parts
-            disabled_optimizers=["SkipLayerNormFusion"],
+            # on CPUs these fused operations take longer than their parts
+            disabled_optimizers=["SkipLayerNormFusion", "BiasGeluFusion"],
         )
     except Exception as error:  # onnxruntime has its own kinds of errors, which differ between versions
         raise ValueError(f"{path} cannot be read ({' '.join(str(error).split())}): export the model again") from error
@@ -172,6 +197,14 @@ def _sizes(session: Any) -> dict[str, list[Any]]:
     return {output.name: output.shape for output in session.get_outputs()}
 
 
+def _longest(mask: Tensor) -> int:
+    """The length that holds all that a mask [B, M] keeps; at least 1."""
+    return max(1, int(mask.bool().any(0).nonzero().amax()) + 1 if mask.any() else 0)
+
+
 def _run(session: Any, inputs: dict[str, Tensor]) -> list[Tensor]:
-    outputs = session.run(None, {name: values.numpy() for name, values in inputs.items()})
-    return [torch.from_numpy(output) for output in outputs]
+    from onnxruntime import OrtValue
+
+    # outputs that are not copied
+    given = {name: OrtValue.ortvalue_from_numpy(values.contiguous().numpy()) for name, values in inputs.items()}
+    return [torch.from_numpy(output.numpy()) for output in session.run_with_ort_values(None, given)]

@@ -56,16 +56,18 @@ def range_levels(widths: Tensor, num_levels: int) -> tuple[Tensor, Tensor]:
         ``level`` and ``2**level``, both of the shape of ``widths``.
     """
     powers = 2 ** torch.arange(num_levels, device=widths.device)
-    level = (torch.bucketize(widths, powers, right=True) - 1).clamp(min=0)
+    # as bucketize, which takes an export a search of some forty operations
+    level = (widths.unsqueeze(-1) >= powers[1:]).sum(-1)
     return level, powers[level]
 
 
-def range_max(table: Tensor, batch_index: Tensor, starts: Tensor, ends: Tensor) -> Tensor:
+def range_max(table: Tensor, batch_index: Tensor, starts: Tensor, ends: Tensor, may_be_empty: bool = True) -> Tensor:
     """Maxima over the ranges [start, end) of sentence ``batch_index``.
 
     Args:
         table: [K, B, n, d] from :func:`range_max_table`.
         batch_index, starts, ends: integer tensors of one shape [...].
+        may_be_empty: False saves a pass where it does not matter what an empty range gets.
 
     Returns:
         [..., d]; the zero vector for an empty range (end <= start), as SpERT sets the context of adjacent entities.
@@ -76,4 +78,5 @@ def range_max(table: Tensor, batch_index: Tensor, starts: Tensor, ends: Tensor) 
     flat = table.reshape(-1, size)
     first = F.embedding((row + starts).clamp(max=flat.shape[0] - 1), flat)
     second = F.embedding(row + (ends - width).clamp(min=0), flat)
-    return torch.maximum(first, second).masked_fill_((ends <= starts).unsqueeze(-1), 0.0)
+    maxima = torch.maximum(first, second)
+    return maxima.masked_fill_((ends <= starts).unsqueeze(-1), 0.0) if may_be_empty else maxima

@@ -44,6 +44,7 @@ def compare(
     seed: int,
     spans: list[list[tuple[int, int]]],
     one_key: bool = False,
+    offsets: torch.Tensor | None = None,
     **switches,
 ):
     """Ours in fp32 and the loops in fp64, on the same fp32 attention."""
@@ -63,6 +64,7 @@ def compare(
         torch.tensor([mask for mask, _ in both_masks]),
         torch.tensor([special for _, special in both_masks]),
         one_key=one_key,
+        offsets=offsets,
         **switches,
     )
     size = LAYERS * HEADS * (2 if switches["direction"] == "both" else 1)
@@ -159,11 +161,14 @@ def test_any_length(small, data):
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(st.data())
 def test_one_key(small, data):
-    """The way of inference, where a row has at most one key above the threshold: the values."""
+    """The way of inference, where a row has at most one key above the threshold: the values; and that of exports,
+    which are told how far a span may reach."""
     with mock.patch.object(attention_contribution, "_SMALL", small):
+        drawn = data.draw(sentences())
         compare(
-            **data.draw(sentences()),
+            **drawn,
             one_key=True,
+            offsets=torch.arange(drawn["length"] + 1) if data.draw(st.booleans()) else None,
             **data.draw(switches(thresholds=(0.5, 0.7))),
         )
 

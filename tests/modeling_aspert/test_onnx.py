@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import collections
 import importlib.util
 import json
+import math
+from unittest import mock
 
 import pytest
 import torch
@@ -14,9 +17,13 @@ from benchmarks import fast_mode, page
 from modeling_aspert import ExtractionOptions, Extractor, onnx_model
 from modeling_aspert.extraction import Sentence
 
+pytest.importorskip("onnx", reason="needs the extra onnx")
 pytest.importorskip("onnxruntime", reason="needs the extra onnx")
 pytest.importorskip("onnxscript", reason="needs the extra onnx")
 
+import onnx
+
+from modeling_aspert import onnx_export
 from modeling_aspert.onnx_export import export_onnx
 from modeling_aspert.onnx_model import AspertOnnxModel
 
@@ -76,9 +83,41 @@ def assert_same_logits(model, onnx, family, tolerance=1e-4) -> None:
             )
 
 
-def test_logits_are_those_of_the_model(exported):
+@pytest.mark.parametrize("part_tokens", [20, onnx_model.PART_TOKENS])
+def test_logits_are_those_of_the_model(exported, monkeypatch, part_tokens):
+    """However many sub-words are computed together."""
     model, _, folder = exported
+    monkeypatch.setattr(onnx_model, "PART_TOKENS", part_tokens)
     assert_same_logits(model, AspertOnnxModel(folder), "bert")
+
+
+def test_attention_is_one_operation_where_it_can_be(exported, monkeypatch):
+    """The export works on a copy; what computes something else, or cannot be set, is not used."""
+    assert exported[0].encoder.config._attn_implementation == "eager"
+    for family, changed, expected in (("bert", 1.0, True), ("bert", 0.5, False), ("mpnet", 1.0, False)):
+        model = make_model(family)
+        with monkeypatch.context() as patch:
+            attention = torch.onnx.ops.attention
+
+            def scaled(*inputs, scale, factor=changed, run=attention, **options):
+                return run(*inputs, scale=scale * factor, **options)
+
+            patch.setattr(torch.onnx.ops, "attention", scaled)
+            assert onnx_export._use_onnx_attention(model) is expected
+        assert model.encoder.config._attn_implementation == ("aspert_onnx" if expected else "eager")
+
+
+def test_scaling_by_row_computes_the_same_and_keeps_outliers_apart():
+    torch.manual_seed(0)
+    layer, values = torch.nn.Linear(8, 4), torch.randn(2, 3, 8)
+    values[0, 0] *= 1000
+    values[1, 2] = 0
+    scaled = onnx_export._ScaledByRow(layer)
+    torch.testing.assert_close(scaled(values), layer(values))
+    # what is quantised lies in [-1, 1]; each row but that of zeros reaches an end
+    with mock.patch.object(onnx_export.F, "linear", side_effect=onnx_export.F.linear) as linear:
+        scaled(values)
+    assert linear.call_args.args[0].abs().amax(-1).flatten().tolist() == pytest.approx([1, 1, 1, 1, 1, 0])
 
 
 @pytest.mark.parametrize(
@@ -151,8 +190,20 @@ def test_int8_stays_close_and_is_smaller(exported, tmp_path):
     real = batch["span_mask"]
     error = (found - expected)[real].abs().mean() / expected[real].std()
     assert 0 < error < 0.1
-    assert (tmp_path / "spans.onnx").stat().st_size < (folder / "spans.onnx").stat().st_size
+    matrices = [sizes_of_matrices(place / "spans.onnx") for place in (folder, tmp_path)]
+    # all but the last layer, which has few columns
+    assert sum(matrices[1][onnx.TensorProto.INT8]) > 0.8 * sum(matrices[0][onnx.TensorProto.FLOAT])
     assert not [path for path in tmp_path.iterdir() if path.is_dir()]
+
+
+def sizes_of_matrices(path) -> dict[int, list[int]]:
+    """How many values the weights of the matrix products hold, by their type."""
+    graph, sizes = onnx.load(path).graph, collections.defaultdict(list)
+    used = {name for node in graph.node if "MatMul" in node.op_type for name in node.input}
+    for weight in graph.initializer:
+        if weight.name in used and len(weight.dims) == 2:
+            sizes[weight.data_type].append(math.prod(weight.dims))
+    return sizes
 
 
 def test_the_command_and_what_takes_its_folder(exported, tmp_path, capsys):
