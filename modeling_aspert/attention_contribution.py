@@ -198,7 +198,7 @@ def _sums_of_one_key(
     hooks = hooks.scatter_add(0, index.flatten(), torch.where(near, values, 0.0).flatten())
     return _strips_less_blocks(
         rows if scope == "context" else None,
-        hooks.view(-1, batch_size, length, channels),
+        hooks.view(offsets.shape[0], batch_size, length, channels),
         starts,
         ends,
         real,
@@ -222,7 +222,7 @@ def _strips_less_blocks(
         offsets: [W], 0 to W - 1; needed with hooks only.
     """
     total = None
-    sentence = torch.arange(len(starts), device=starts.device).unsqueeze(1)
+    sentence = torch.arange(starts.shape[0], device=starts.device).unsqueeze(1)
     if rows is not None:
         prefix = F.pad(rows.cumsum(1), (0, 0, 1, 0)).flatten(0, 1)
         before = sentence * (rows.shape[1] + 1)
