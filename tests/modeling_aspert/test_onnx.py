@@ -107,9 +107,18 @@ def test_attention_is_one_operation_where_it_can_be(exported, monkeypatch):
         assert model.encoder.config._attn_implementation == ("aspert_onnx" if expected else "eager")
 
 
-def test_scaling_by_row_computes_the_same_and_keeps_outliers_apart():
+def test_scaled_layers_compute_the_same_and_keep_outliers_apart():
     torch.manual_seed(0)
     layer, values = torch.nn.Linear(8, 4), torch.randn(2, 3, 8)
+    values[..., 5] *= 1000
+    scaled = onnx_export._ScaledByColumn(layer, values.abs().amax((0, 1)))
+    torch.testing.assert_close(scaled(values), layer(values), rtol=1e-5, atol=1e-3)
+    with mock.patch.object(onnx_export.F, "linear", side_effect=onnx_export.F.linear) as linear:
+        scaled(values)
+    seen, given = (part.abs().amax((0, 1)) for part in (linear.call_args.args[0], values))
+    torch.testing.assert_close(seen, given.sqrt())
+
+    values = torch.randn(2, 3, 8)
     values[0, 0] *= 1000
     values[1, 2] = 0
     scaled = onnx_export._ScaledByRow(layer)
@@ -190,6 +199,10 @@ def test_int8_stays_close_and_is_smaller(exported, tmp_path):
     real = batch["span_mask"]
     error = (found - expected)[real].abs().mean() / expected[real].std()
     assert 0 < error < 0.1
+    # the export works on a copy
+    assert {type(layer) for layer in model.encoder.modules()}.isdisjoint(
+        {onnx_export._ScaledByRow, onnx_export._ScaledByColumn}
+    )
     matrices = [sizes_of_matrices(place / "spans.onnx") for place in (folder, tmp_path)]
     # all but the last layer, which has few columns
     assert sum(matrices[1][onnx.TensorProto.INT8]) > 0.8 * sum(matrices[0][onnx.TensorProto.FLOAT])
