@@ -53,7 +53,7 @@ def export_onnx(
 
     Args:
         int8: store the weights of spans.onnx as 8-bit integers by output channel; activations are quantised as they
-            come, by tensor.
+            come, by tensor, those of the feed-forward layers after rows or columns have been brought to one scale.
 
     Raises:
         ImportError: the extra `onnx` is missing.

@@ -242,13 +242,11 @@ class AspertProcessor(ProcessorMixin):
     def _between_special_tokens(
         self, ids: np.ndarray, word_offsets: np.ndarray, shapes: np.ndarray
     ) -> EncodedSentence:
-        around = (len(self._prefix), len(self._suffix))
-        return EncodedSentence(
-            input_ids=np.concatenate([self._prefix, ids, self._suffix]),
-            word_offsets=word_offsets + len(self._prefix),
-            special_tokens_mask=np.pad(np.zeros_like(ids), around, constant_values=1),
-            word_shapes=np.pad(shapes, around),
-        )
+        inside = slice(len(self._prefix), len(self._prefix) + len(ids))
+        input_ids = np.concatenate([self._prefix, ids, self._suffix])
+        special_tokens_mask, word_shapes = np.ones_like(input_ids), np.zeros_like(input_ids)
+        special_tokens_mask[inside], word_shapes[inside] = 0, shapes
+        return EncodedSentence(input_ids, word_offsets + inside.start, special_tokens_mask, word_shapes)
 
 
 def longest_input(config: PretrainedConfig) -> int | None:
@@ -282,6 +280,7 @@ def candidate_spans(num_words: int, max_width: int) -> np.ndarray:
     return spans
 
 
+@functools.lru_cache(maxsize=2**14)
 def word_shape(word: str) -> int:
     """The index in ``WORD_SHAPES`` of what an uncased tokenizer drops of a word."""
     if any(map(str.isdigit, word)):
