@@ -178,6 +178,8 @@ def _session(path: Path, threads: int | None) -> Any:
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or torch.get_num_threads()
+    # a plan of the memory is kept for each shape, and nearly every call has its own
+    options.enable_mem_pattern = False
     # waiting threads do not burn the time that others could use
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
