@@ -897,7 +897,14 @@ def test_interrupt_of_the_imports(tmp_path: Path) -> None:
     )
     environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}"}
     code = f"import runpy; runpy.run_path({str(ROOT / 'train.py')!r}, run_name='__main__')"
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=environment,
+        capture_output=True,
+        text=True,
+        # jobs in the background of a shell are born deaf to interrupts
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     assert (done.returncode, done.stderr) == (130, "interrupted: nothing was begun\n")
 
 
