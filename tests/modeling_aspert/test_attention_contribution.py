@@ -89,7 +89,8 @@ def compare(
             (expected * weights[row].double()).sum().backward()
             torch.testing.assert_close(ours.double(), slow.grad, rtol=1e-5, atol=2e-6)
         else:
-            assert not ours.any()
+            # what a strip adds and its block takes away again may leave a rounding error
+            torch.testing.assert_close(ours, torch.zeros_like(ours), rtol=0, atol=2e-6)
         assert not ours[:, reals[row] :].any()
         assert not ours[:, :, reals[row] :].any()
 

@@ -91,6 +91,7 @@ def test_logits_are_those_of_the_model(exported, monkeypatch, part_tokens):
     assert_same_logits(model, AspertOnnxModel(folder), "bert")
 
 
+@pytest.mark.skipif(not hasattr(torch.onnx, "ops"), reason="torch < 2.9 has no such operation")
 def test_attention_is_one_operation_where_it_can_be(exported, monkeypatch):
     """The export works on a copy; what computes something else, or cannot be set, is not used."""
     assert exported[0].encoder.config._attn_implementation == "eager"
