@@ -195,7 +195,7 @@ def _sums_of_one_key(
     position = (reach * batch_size + sentence) * length + torch.maximum(query, key)
     index = torch.where(near, position * channels + (layer * heads + head), 0)
     hooks = rows.new_zeros(offsets.shape[0] * batch_size * length * channels)
-    hooks = hooks.scatter_add(0, index.flatten(), torch.where(near, values, 0.0).flatten())
+    hooks.scatter_add_(0, index.flatten(), torch.where(near, values, 0.0).flatten())
     return _strips_less_blocks(
         rows if scope == "context" else None,
         hooks.view(offsets.shape[0], batch_size, length, channels),
