@@ -95,15 +95,24 @@ def _write(model: AspertForJointExtraction, processor: AspertProcessor, folder: 
 
 class _ScaledByRow(nn.Module):
     """A linear layer that sees each sub-word on a scale of its own, since all of a tensor share their 8 bits: a few
-    values of [CLS] and the like are ten times greater than all others (vector-wise quantisation, arXiv 2208.07339)."""
+    values of [CLS] and the like are ten times greater than all others (vector-wise quantisation, arXiv 2208.07339).
 
-    def __init__(self, layer: nn.Linear) -> None:
+    Args:
+        least: value of the layer's input. Where it is near 0, as after GELU, the greatest value alone gives a row's
+            scale, which takes half the time.
+    """
+
+    def __init__(self, layer: nn.Linear, least: float) -> None:
         super().__init__()
         self.weight, self.bias = layer.weight, layer.bias
+        self.one_sided = least >= -0.2
 
     def forward(self, values: Tensor) -> Tensor:
-        # two maxima take less time than one of absolute values
-        greatest = torch.maximum(values.amax(-1, keepdim=True), -values.amin(-1, keepdim=True)).clamp(min=1e-9)
+        greatest = values.amax(-1, keepdim=True)
+        if not self.one_sided:
+            # two maxima take less time than one of absolute values
+            greatest = torch.maximum(greatest, -values.amin(-1, keepdim=True))
+        greatest = greatest.clamp(min=0.2 if self.one_sided else 1e-9)
         scaled = F.linear(values * greatest.reciprocal(), self.weight) * greatest
         return scaled if self.bias is None else scaled + self.bias
 
@@ -134,10 +143,10 @@ def _scale(model: AspertForJointExtraction, processor: AspertProcessor) -> None:
         for name, layer in parent.named_children()
         if isinstance(layer, nn.Linear) and layer.in_features != layer.out_features
     ]
-    greatest: dict[nn.Module, Tensor] = {}
+    seen: dict[nn.Module, Tensor] = {}
 
     def note(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        greatest[layer] = inputs[0].abs().flatten(0, -2).amax(0)
+        seen[layer] = inputs[0].flatten(0, -2)
 
     hooks = [layer.register_forward_pre_hook(note) for _, _, layer in layers]
     # which columns are great hardly depends on the text: words from all over the vocabulary will do
@@ -152,10 +161,12 @@ def _scale(model: AspertForJointExtraction, processor: AspertProcessor) -> None:
     for hook in hooks:
         hook.remove()
     for parent, name, layer in layers:
+        if layer not in seen:
+            continue
         if layer.in_features > layer.out_features:
-            setattr(parent, name, _ScaledByRow(layer))
-        elif layer in greatest:
-            setattr(parent, name, _ScaledByColumn(layer, greatest[layer]))
+            setattr(parent, name, _ScaledByRow(layer, seen[layer].min().item()))
+        else:
+            setattr(parent, name, _ScaledByColumn(layer, seen[layer].abs().amax(0)))
 
 
 def _attention(

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from .modeling_aspert import CHUNK_CONTEXTS, AspertOutput, pairs_of_entities
 from .processing_aspert import AspertProcessor
@@ -122,9 +123,10 @@ class AspertOnnxModel:
         # given pairs may be of any spans
         wanted = span_mask if pairs is None else torch.ones_like(span_mask)
         span_logits = torch.zeros(*span_widths.shape, len(self.config.entity_types) + 1)
+        lengths, counts = _lengths(attention_mask), _lengths(wanted)
         parts = []
         for rows in self._parts(attention_mask):
-            num_tokens, num_spans = (_longest(mask[rows]) for mask in (attention_mask, wanted))
+            num_tokens, num_spans = max(lengths[rows]), max(counts[rows])
             part = {
                 name: values[rows, : num_spans if name.startswith("span") else num_tokens]
                 for name, values in given.items()
@@ -199,9 +201,10 @@ def _sizes(session: Any) -> dict[str, list[Any]]:
     return {output.name: output.shape for output in session.get_outputs()}
 
 
-def _longest(mask: Tensor) -> int:
-    """The length that holds all that a mask [B, M] keeps; at least 1."""
-    return max(1, int(mask.bool().any(0).nonzero().amax()) + 1 if mask.any() else 0)
+def _lengths(mask: Tensor) -> list[int]:
+    """The length that holds all that each row of a mask [B, M] keeps; at least 1."""
+    kept = F.pad(mask.bool(), (1, 0), value=True)
+    return torch.arange(kept.shape[1]).where(kept, 0).amax(1).clamp(min=1).tolist()
 
 
 def _run(session: Any, inputs: dict[str, Tensor]) -> list[Tensor]:

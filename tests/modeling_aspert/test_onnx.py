@@ -122,12 +122,14 @@ def test_scaled_layers_compute_the_same_and_keep_outliers_apart():
     values = torch.randn(2, 3, 8)
     values[0, 0] *= 1000
     values[1, 2] = 0
-    scaled = onnx_export._ScaledByRow(layer)
-    torch.testing.assert_close(scaled(values), layer(values))
     # what is quantised lies in [-1, 1]; each row but that of zeros reaches an end
-    with mock.patch.object(onnx_export.F, "linear", side_effect=onnx_export.F.linear) as linear:
-        scaled(values)
-    assert linear.call_args.args[0].abs().amax(-1).flatten().tolist() == pytest.approx([1, 1, 1, 1, 1, 0])
+    for least, given in ((-3.0, values), (-0.2, values.abs() + 0.2), (-0.2, torch.nn.functional.gelu(values))):
+        scaled = onnx_export._ScaledByRow(layer, least)
+        torch.testing.assert_close(scaled(given), layer(given))
+        with mock.patch.object(onnx_export.F, "linear", side_effect=onnx_export.F.linear) as linear:
+            scaled(given)
+        ends = linear.call_args.args[0].abs().amax(-1).flatten().tolist()
+        assert ends == pytest.approx([1, 1, 1, 1, 1, 1 if given.amin() > 0 else 0])
 
 
 @pytest.mark.parametrize(
