@@ -132,6 +132,16 @@ def build_parser() -> argparse.ArgumentParser:
     )
     constraints.add_argument("data", metavar="TRAIN.json")
 
+    thresholds = commands.add_parser(
+        "learn-thresholds",
+        parents=[model],
+        help="store in a model the thresholds that suit development data best",
+        description="Tries thresholds of entities and relations, with and without overlapping entities. Give data that "
+        "the model was not trained on, and not those that it will be tested on.",
+    )
+    thresholds.add_argument("data", metavar="DEV.json")
+    thresholds.add_argument("--metric", default="re_strict_micro_f1", help="the score (default: %(default)s)")
+
     demo = commands.add_parser("demo", parents=[options, texts], help="a web page on this machine to try a model")
     demo.add_argument("--port", type=int, default=7860)
     return parser

@@ -107,6 +107,13 @@ class EncoderArguments:
             "entities or none. Default: with the preset best."
         },
     )
+    learn_thresholds: bool = field(
+        default=False,
+        metadata={
+            "help": "After the training, choose the thresholds of entities and relations that give the highest "
+            "metric_for_best_model on the development data."
+        },
+    )
 
 
 def _model_arguments() -> type:
@@ -230,6 +237,8 @@ def run(model_args: Any, data_args: DataArguments, args: AspertTrainingArguments
         )
         if args.early_stopping_patience is not None:
             raise ValueError("early_stopping_patience needs dev data: add them, or leave it out")
+        if model_args.learn_thresholds:
+            raise ValueError("learn_thresholds needs dev data: add them, or leave it out")
         data.pop("dev", None)
         # without development data nothing may choose a checkpoint: the last one is the model
         args.eval_strategy, args.load_best_model_at_end = "no", False
@@ -266,6 +275,12 @@ def run(model_args: Any, data_args: DataArguments, args: AspertTrainingArguments
             model.config.update(learn_constraints(data.get("train", ())))
             model.config.check()
         processor = AspertProcessor.from_encoder_pretrained(encoder)
+    if model_args.learn_thresholds and model.config.relation_none_class:
+        raise ValueError("learn_thresholds does not go with relation_none_class, whose veto depends on them")
+    if model_args.learn_thresholds and not args.do_train:
+        raise ValueError(
+            "learn_thresholds goes with a training; for a trained model: aspert learn-thresholds MODEL DEV.json"
+        )
     if data_args.word_splitter is not None:
         processor.word_splitter = data_args.word_splitter
     encoded = {}
@@ -302,6 +317,8 @@ def run(model_args: Any, data_args: DataArguments, args: AspertTrainingArguments
                 f"{checkpoint} cannot be read ({type(error).__name__}): delete it to go on from the checkpoint before"
             ) from error
         trainer.save_metrics("train", result.metrics, combined=False)
+        if model_args.learn_thresholds:
+            trainer.learn_thresholds(encoded["dev"])
         trainer.save_model()
         trainer.save_state()
     if (args.do_train or args.do_eval) and "dev" in encoded:

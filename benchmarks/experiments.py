@@ -259,8 +259,9 @@ def settings_of(fields: Mapping[str, Any]) -> dict[str, Any]:
     rest = {name: value for name, value in fields.items() if value is not None}
     # as train.py does where it is not said
     merged = {**PRESETS[preset], "learn_constraints": preset == "best", **rest}
-    if not merged["learn_constraints"]:
-        del merged["learn_constraints"]
+    for name in ("learn_constraints", "learn_thresholds"):
+        if not merged.get(name):
+            merged.pop(name, None)
     contributes = merged.get("attentional_contribution", True)
     contribution = [name for name in defaults if name.startswith(("contribution_", "relation_contribution"))]
     moot = [] if contributes else contribution

@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from argparse import Namespace
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from transformers.utils import cached_file
 import data_scripts
 from data_scripts.reading import read_json
 
-from . import AspertConfig, AspertForJointExtraction, ExtractionOptions, Extractor, decoding
+from . import AspertConfig, AspertForJointExtraction, ExtractionOptions, Extractor, decoding, thresholds
 from .documents import split_sentences
 from .export import FORMATS, choose_format, open_writer
 from .extraction import CHUNK_INPUTS, Sentence, chunks
@@ -236,17 +236,22 @@ def _annotated(path: str, config: AspertConfig) -> list[dict[str, Any]]:
     return records
 
 
+def _predicted(extractor: Extractor, gold: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """What a model makes of the sentences of annotated records."""
+    sentences = (Sentence(record["tokens"]) for record in gold)
+    annotations = tqdm(
+        extractor.annotate(sentences), total=len(gold), unit=" sentences", disable=not sys.stderr.isatty()
+    )
+    return [{**record, **annotation} for record, annotation in zip(gold, annotations)]
+
+
 def evaluate(args: Namespace) -> None:
     if args.output is not None:
         _check_output(Path(args.output) / "scores.json")
     extractor = load(args)
     config = extractor.model.config
     gold = _annotated(args.data, config)
-    sentences = (Sentence(record["tokens"]) for record in gold)
-    annotations = tqdm(
-        extractor.annotate(sentences), total=len(gold), unit=" sentences", disable=not sys.stderr.isatty()
-    )
-    predicted = [{**record, **annotation} for record, annotation in zip(gold, annotations)]
+    predicted = _predicted(extractor, gold)
     scores = compute_scores(predicted, gold, config.entity_types, config.relation_types, config.symmetric_relations)
     print(format_scores(scores))
     if args.output is not None:
@@ -386,13 +391,33 @@ def demo(args: Namespace) -> None:
 
 
 def learn_constraints(args: Namespace) -> None:
-    config_file = Path(args.model) / "config.json"
-    if not config_file.is_file():
-        raise FileNotFoundError(f"{args.model}: no folder with a saved model")
-    config = load_config(args.model)
-    constraints = decoding.learn_constraints(_annotated(args.data, config))
-    fields = {**read_json(config_file), **constraints}
-    write_text(config_file, json.dumps(fields, indent=2, sort_keys=True) + "\n")
+    _check_folder(args.model)
+    constraints = decoding.learn_constraints(_annotated(args.data, load_config(args.model)))
+    _store(args.model, constraints)
     print(f"entity_overlap: {constraints['entity_overlap']}")
     for relation, pairs in constraints["relation_type_constraints"].items():
         print(f"{relation}: {', '.join(f'{head} -> {tail}' for head, tail in pairs)}")
+
+
+def learn_thresholds(args: Namespace) -> None:
+    _check_folder(args.model)
+    config = load_config(args.model)
+    gold = _annotated(args.data, config)
+    model, processor = load_exported(args.model) if is_export(args.model) else load_saved(args.model)
+    model.config.update(thresholds.loose(config))
+    predicted = _predicted(Extractor(model, processor), gold)
+    learnt = thresholds.learn_thresholds(predicted, gold, config, args.metric)
+    _store(args.model, learnt)
+    for name, value in learnt.items():
+        print(f"{name}: {value} (before: {getattr(config, name)})")
+
+
+def _check_folder(model: str) -> None:
+    if not (Path(model) / "config.json").is_file():
+        raise FileNotFoundError(f"{model}: no folder with a saved model")
+
+
+def _store(model: str, fields: Mapping[str, Any]) -> None:
+    """Change fields of a model's configuration, and nothing else in it."""
+    file = Path(model) / "config.json"
+    write_text(file, json.dumps({**read_json(file), **fields}, indent=2, sort_keys=True) + "\n")

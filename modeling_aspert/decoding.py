@@ -53,6 +53,19 @@ class Predictions:
             )
         ]
 
+    def of_entities(self, kept: np.ndarray) -> Predictions:
+        """Some of the entities, by a mask [N], and the relations among them."""
+        # positions among a sentence's entities become positions among its kept ones
+        relations = self.relations.copy()
+        first = np.searchsorted(self.entities[:, 0], relations[:, 0])[:, None]
+        ends = first + relations[:, 1:3]
+        before = np.concatenate([[0], kept.cumsum()])
+        relations[:, 1:3] = before[ends] - before[first]
+        alive = kept[ends].all(axis=1)
+        return Predictions(
+            self.entities[kept], self.entity_scores[kept], relations[alive], self.relation_scores[alive]
+        )
+
     def annotation(self, config: AspertConfig) -> dict[str, list[dict[str, Any]]]:
         """The "entities" and "relations" of a record in the SpERT format, with scores; for one sentence."""
         return {
@@ -237,19 +250,7 @@ def without_overlaps(predictions: Predictions) -> Predictions:
         words = taken[sentence[index], starts[index] : ends[index]]
         if not words.any():
             words[:] = kept[index] = True
-    # positions among a sentence's entities become positions among its kept ones
-    relations = predictions.relations.copy()
-    first = np.searchsorted(sentence, relations[:, 0])[:, None]
-    ends_of_relations = first + relations[:, 1:3]
-    before = np.concatenate([[0], kept.cumsum()])
-    relations[:, 1:3] = before[ends_of_relations] - before[first]
-    alive = kept[ends_of_relations].all(axis=1)
-    return Predictions(
-        predictions.entities[kept],
-        predictions.entity_scores[kept],
-        relations[alive],
-        predictions.relation_scores[alive],
-    )
+    return predictions.of_entities(kept)
 
 
 def join_records(

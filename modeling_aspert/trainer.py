@@ -26,6 +26,7 @@ from .modeling_aspert import AspertForJointExtraction, AspertOutput
 from .optimization import UncorrectedAdamW
 from .processing_aspert import AspertProcessor
 from .scoring import VIEWS, compute_scores
+from .thresholds import learn_thresholds, loose
 
 logger = logging.getLogger(__name__)
 
@@ -302,6 +303,23 @@ class AspertTrainer(Trainer):
     def _save_json(self, name: str, content: Mapping[str, Any]) -> None:
         if self.is_world_process_zero():
             write_text(Path(self.args.output_dir) / name, json.dumps(content, indent=2, sort_keys=True) + "\n")
+
+    def learn_thresholds(self, dataset: JointExtractionDataset) -> None:
+        """Set the thresholds of the model's configuration that give its best ``metric_for_best_model`` on a dataset.
+
+        Raises as `thresholds.learn_thresholds`.
+        """
+        config = self.collator.config
+        before = {name: getattr(config, name) for name in loose(config)}
+        config.update(loose(config))
+        try:
+            self.predict(dataset)
+        finally:
+            config.update(before)
+        metric = (self.args.metric_for_best_model or "re_strict_micro_f1").removeprefix("eval_")
+        learnt = learn_thresholds(self.predicted_records, dataset.records, config, metric)
+        config.update(learnt)
+        logger.info("thresholds with the best %s: %s", metric, learnt)
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Writes the card of ``model_card``, or of what is known without it, instead of the Trainer's draft."""

@@ -25,10 +25,20 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+import aspert_cli
 import modeling_aspert.trainer as trainer_module
 import train
 from data_scripts import load
-from modeling_aspert import AspertConfig, AspertTrainer, model_card, reports
+from modeling_aspert import (
+    AspertConfig,
+    AspertForJointExtraction,
+    AspertProcessor,
+    AspertTrainer,
+    Extractor,
+    model_card,
+    reports,
+)
+from modeling_aspert.extraction import Sentence
 from modeling_aspert.scoring import compute_scores
 from tests.training_corpus import (
     MAX_POSITIONS,
@@ -460,6 +470,43 @@ def test_early_stopping_without_development_data_is_refused(
     other = write_corpus(tmp_path / "corpus", train=json.loads((corpus / "train.json").read_text()))
     argv = arguments(other, encoder, tmp_path / "output", do_predict=None, early_stopping_patience=1)
     assert_refused(monkeypatch, capsys, argv, "early_stopping_patience", "dev")
+    argv = arguments(other, encoder, tmp_path / "output", do_predict=None, learn_thresholds=True)
+    assert_refused(monkeypatch, capsys, argv, "learn_thresholds", "dev")
+
+
+def test_learnt_thresholds_are_those_of_the_command(corpus: Path, encoder: Path, tmp_path: Path, capsys: Any) -> None:
+    output = tmp_path / "output"
+    before = {"relation_threshold": 0.97, "entity_threshold": 0.96}
+    metric = "re_boundaries_micro_f1"
+    run(corpus, encoder, output, learn_thresholds=True, metric_for_best_model=metric, **before)
+    stored = json.loads((output / "config.json").read_text())
+    learnt = {name: stored[name] for name in ("relation_threshold", "entity_threshold", "entity_overlap")}
+    assert max(learnt["relation_threshold"], learnt["entity_threshold"]) < 0.8
+    dev = json.loads((corpus / "dev.json").read_text())
+    scores = json.loads((output / "eval_results.json").read_text())
+    (output / "config.json").write_text(json.dumps({**stored, **before}))
+    command = ["learn-thresholds", str(output), str(corpus / "dev.json"), "--metric", metric]
+    assert aspert_cli.main(command) == 0
+    assert "relation_threshold: " in capsys.readouterr().out
+    assert {name: json.loads((output / "config.json").read_text())[name] for name in learnt} == learnt
+    model, processor = (kind.from_pretrained(output) for kind in (AspertForJointExtraction, AspertProcessor))
+    found = Extractor(model, processor).annotate(Sentence(record["tokens"]) for record in dev)
+    found = compute_scores([*found], dev, symmetric_relations=model.config.symmetric_relations)
+    assert found[metric] == pytest.approx(scores[f"eval_{metric}"])
+
+
+@pytest.mark.parametrize(
+    ("fields", "word"),
+    [
+        ({"do_train": None}, "goes with a training"),
+        ({"relation_none_class": True}, "relation_none_class"),
+    ],
+)
+def test_thresholds_that_cannot_be_learnt(
+    corpus: Path, encoder: Path, tmp_path: Path, monkeypatch: Any, capsys: Any, fields: dict[str, Any], word: str
+) -> None:
+    argv = arguments(corpus, encoder, tmp_path / "output", learn_thresholds=True, **fields)
+    assert_refused(monkeypatch, capsys, argv, "learn_thresholds", word)
 
 
 def test_max_train_samples(corpus: Path, encoder: Path, tmp_path: Path) -> None:

@@ -1,0 +1,85 @@
+"""Thresholds of a trained model, chosen on annotated data that it was not trained on."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from .configuration_aspert import ENTITY_OVERLAPS, AspertConfig
+from .decoding import Predictions, join_records, without_overlaps
+from .scoring import compute_scores
+
+_RELATION_THRESHOLDS = (0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6)
+_ENTITY_THRESHOLDS = (0.0, 0.3, 0.4, 0.5, 0.6, 0.7)
+
+
+def loose(config: AspertConfig) -> dict[str, Any]:
+    """What the configuration must say while predictions are made, so that all choices can be told from them."""
+    lowest = min(config.relation_threshold, *_RELATION_THRESHOLDS)
+    return {"relation_threshold": lowest, "entity_threshold": 0.0, "entity_overlap": "allow"}
+
+
+def learn_thresholds(
+    predictions: Sequence[Mapping[str, Any]],
+    references: Sequence[Mapping[str, Any]],
+    config: AspertConfig,
+    metric: str,
+) -> dict[str, Any]:
+    """The fields of :class:`AspertConfig` with the highest score, of a grid and of what the configuration says now;
+    of equals those it says now, then the lowest thresholds.
+
+    Args:
+        predictions: records with scores, predicted with the fields of :func:`loose`.
+        references: the gold records, in the same order.
+        config: the model's, as it was before.
+        metric: a score of `compute_scores`, such as "re_strict_macro_f1".
+
+    Returns:
+        ``relation_threshold``, ``entity_threshold`` and ``entity_overlap``.
+
+    Raises:
+        ValueError: a metric that there is not, or a model with a none class of relations, whose veto is no threshold.
+    """
+    if config.relation_none_class:
+        raise ValueError("thresholds cannot be learnt where relation_none_class is true: its veto depends on them")
+    predicted = _joined(predictions, config)
+
+    def score(relation_threshold: float, entity_threshold: float, entity_overlap: str) -> float:
+        kept = predicted.of_entities(predicted.entity_scores >= entity_threshold)
+        kept = without_overlaps(kept) if entity_overlap == "flat" else kept
+        related = kept.relation_scores >= relation_threshold
+        kept = Predictions(kept.entities, kept.entity_scores, kept.relations[related], kept.relation_scores[related])
+        records = join_records(references, kept.per_sentence(len(references)), config)
+        scores = compute_scores(records, references, symmetric_relations=config.symmetric_relations)
+        if metric not in scores or metric == "per_type":
+            names = ", ".join(name for name in scores if name != "per_type")
+            raise ValueError(f"metric = {metric!r} is not valid: choose one of {names}")
+        return scores[metric]
+
+    best = (config.relation_threshold, config.entity_threshold, config.entity_overlap)
+    best_score = score(*best)
+    for overlap, entity, relation in itertools.product(ENTITY_OVERLAPS, _ENTITY_THRESHOLDS, _RELATION_THRESHOLDS):
+        if (found := score(relation, entity, overlap)) > best_score:
+            best, best_score = (relation, entity, overlap), found
+    return dict(zip(loose(config), best))
+
+
+def _joined(records: Sequence[Mapping[str, Any]], config: AspertConfig) -> Predictions:
+    """The predictions that records were made of."""
+    entity_types, relation_types = config.entity_types, config.relation_types
+    entities = [(n, entity) for n, record in enumerate(records) for entity in record["entities"]]
+    relations = [(n, relation) for n, record in enumerate(records) for relation in record["relations"]]
+    return Predictions(
+        np.array(
+            [(n, each["start"], each["end"], entity_types.index(each["type"])) for n, each in entities], dtype=np.int64
+        ).reshape(-1, 4),
+        np.array([each["score"] for _, each in entities], dtype=np.float32),
+        np.array(
+            [(n, each["head"], each["tail"], relation_types.index(each["type"])) for n, each in relations],
+            dtype=np.int64,
+        ).reshape(-1, 4),
+        np.array([each["score"] for _, each in relations], dtype=np.float32),
+    )
