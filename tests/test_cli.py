@@ -6,6 +6,7 @@ import io
 import itertools
 import json
 import os
+import platform
 import re
 import shutil
 import signal
@@ -382,6 +383,40 @@ print(peaks[1] - peaks[0])
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) < 12_000  # KiB; 30,000 and more in one chunk
+
+
+def test_a_long_run_gives_freed_memory_back(folder, tmp_path, monkeypatch):
+    """Between chunks, and not more often than every ten seconds."""
+    monkeypatch.setattr(commands, "CHUNK_INPUTS", 2)
+    source = tmp_path / "in.txt"
+    source.write_text("Marie married Pierre .\n" * 10)
+    trimmed = []
+    monkeypatch.setattr(commands, "_trim_memory", lambda: trimmed.append(1))
+    argv = ["predict", str(folder), str(source), "--output", str(tmp_path / "out.jsonl")]
+    assert aspert_cli.main(argv) == 0
+    assert not trimmed
+    monkeypatch.setattr(commands, "_TRIM_SECONDS", 0)
+    assert aspert_cli.main(argv) == 0
+    assert len(trimmed) == 5
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc keeps freed memory and can be asked for it")
+def test_freed_memory_goes_back_to_the_system():
+    """128 MiB of small blocks below one that stays: freed, they are still the process's, and then no more."""
+    script = """
+import torch
+from modeling_aspert import commands
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * 4 // 1024
+blocks = [torch.ones(2**14) for _ in range(2048)]
+del blocks[:-1]
+before = resident()
+commands._trim_memory()
+print(before - resident())
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > 100
 
 
 def test_resuming_with_a_model_trained_anew_is_refused(folder, tmp_path, monkeypatch, capsys):
