@@ -34,7 +34,7 @@ from .streaming import InputRecord, ResumableJsonlWriter, count_records, describ
 # what a model's predictions depend on, as files of its folder
 _MODEL_FILES = ("*.safetensors", "*.onnx*", "config.json", "processor_config.json", "tokenizer*.json")
 # how often a long run gives freed memory back to the system
-_TRIM_SECONDS = 10.0
+_TRIM_SECONDS = 1.0
 
 
 @contextmanager
