@@ -140,6 +140,7 @@ def build_parser() -> argparse.ArgumentParser:
         "the model was not trained on, and not those that it will be tested on.",
     )
     thresholds.add_argument("data", metavar="DEV.json")
+    thresholds.add_argument("--device", help="cpu, cuda, cuda:1, mps ... (default: a GPU if there is one)")
     thresholds.add_argument("--metric", default="re_strict_micro_f1", help="the score (default: %(default)s)")
 
     demo = commands.add_parser("demo", parents=[options, texts], help="a web page on this machine to try a model")

@@ -37,7 +37,7 @@ if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_
 import datasets
 import yaml
 from safetensors import SafetensorError, safe_open
-from transformers import EarlyStoppingCallback, HfArgumentParser, set_seed
+from transformers import EarlyStoppingCallback, HfArgumentParser, TrainerState, set_seed
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 import data_scripts
@@ -51,6 +51,7 @@ from modeling_aspert import (
     AspertTrainingArguments,
     JointExtractionDataset,
 )
+from modeling_aspert.configuration_aspert import preset_fields
 from modeling_aspert.decoding import learn_constraints
 from modeling_aspert.encoders import resolve_encoder
 from modeling_aspert.files import write_text
@@ -65,6 +66,8 @@ logger = logging.getLogger("aspert.train")
 _PACKAGES = ("torch", "transformers", "datasets", "evaluate", "accelerate", "huggingface-hub", "tokenizers", "numpy")
 # what a checkpoint has, on one device or DDP, with FSDP or with DeepSpeed: weights, optimizer, random states
 _PARTS = (("*.safetensors", "pytorch_model_fsdp*", "global_step*"), ("optimizer*", "global_step*"), ("rng_state*",))
+# fields that choose among scores, and are no matter of the weights
+_DECISIONS = {"relation_threshold", "entity_threshold", "entity_overlap"}
 _NOT_SWITCHES = {
     "self",
     "kwargs",
@@ -251,16 +254,17 @@ def run(model_args: Any, data_args: DataArguments, args: AspertTrainingArguments
         for switch in dataclasses.fields(model_args)
         if switch.name not in encoder_arguments and getattr(model_args, switch.name) is not None
     }
-    if (Path(encoder) / "config.json").is_file() and _is_aspert(Path(encoder) / "config.json"):
+    trained = (Path(encoder) / "config.json").is_file() and _is_aspert(Path(encoder) / "config.json")
+    if trained:
         model, processor = load_saved(encoder)
-        # what is kept of the scores is no matter of the weights
-        for name in ("relation_threshold", "entity_threshold", "entity_overlap"):
-            if name in switches:
-                setattr(model.config, name, switches.pop(name))
-        changed = [name for name, value in switches.items() if getattr(model.config, name) != value]
+        for name in _DECISIONS.intersection(switches):
+            setattr(model.config, name, switches[name])
+        wanted = {**preset_fields(model_args.preset), **switches}
+        changed = [
+            name for name, value in wanted.items() if name not in _DECISIONS and getattr(model.config, name) != value
+        ]
         if changed:
             raise ValueError(f"{encoder} is a trained model: {', '.join(changed)} cannot be changed, leave them out")
-        model.config.check()
     else:
         model = AspertForJointExtraction.from_encoder_pretrained(
             encoder,
@@ -270,11 +274,13 @@ def run(model_args: Any, data_args: DataArguments, args: AspertTrainingArguments
             symmetric_relations=list(schema.symmetric_relations),
             **switches,
         )
-        learn = model_args.learn_constraints
-        if learn or (learn is None and model_args.preset == "best"):
-            model.config.update(learn_constraints(data.get("train", ())))
-            model.config.check()
         processor = AspertProcessor.from_encoder_pretrained(encoder)
+    learn = model_args.learn_constraints
+    if learn or (learn is None and model_args.preset == "best" and not trained):
+        learnt = learn_constraints(data.get("train", ()))
+        # what was asked for stands
+        model.config.update({name: value for name, value in learnt.items() if name not in switches})
+    model.config.check()
     if model_args.learn_thresholds and model.config.relation_none_class:
         raise ValueError("learn_thresholds does not go with relation_none_class, whose veto depends on them")
     if model_args.learn_thresholds and not args.do_train:
@@ -316,9 +322,15 @@ def run(model_args: Any, data_args: DataArguments, args: AspertTrainingArguments
             raise ValueError(
                 f"{checkpoint} cannot be read ({type(error).__name__}): delete it to go on from the checkpoint before"
             ) from error
-        trainer.save_metrics("train", result.metrics, combined=False)
+        if result.global_step > _steps_before(checkpoint):
+            trainer.save_metrics("train", result.metrics, combined=False)
         if model_args.learn_thresholds:
-            trainer.learn_thresholds(encoded["dev"])
+            learnt = trainer.learn_thresholds(encoded["dev"])
+            if trainer.is_world_process_zero():
+                print(
+                    f"\nThresholds learnt on dev, whose scores below are those they were chosen by: {learnt}",
+                    flush=True,
+                )
         trainer.save_model()
         trainer.save_state()
     if (args.do_train or args.do_eval) and "dev" in encoded:
@@ -355,6 +367,15 @@ def run(model_args: Any, data_args: DataArguments, args: AspertTrainingArguments
             AspertForJointExtraction.from_pretrained(args.output_dir).push_to_hub(trainer.hub_model_id)
             processor.push_to_hub(trainer.hub_model_id)
     return scores
+
+
+def _steps_before(checkpoint: str | None) -> int:
+    """Steps of the training that a run goes on from."""
+    return (
+        0
+        if checkpoint is None
+        else TrainerState.load_from_json(str(Path(checkpoint) / "trainer_state.json")).global_step
+    )
 
 
 def _report(trainer: AspertTrainer, split: str, dataset: JointExtractionDataset) -> None:

@@ -51,14 +51,7 @@ def _naming_the_model(name: str) -> Iterator[None]:
 
 def load(args: Namespace) -> Extractor:
     """The model and processor of a folder or Hub name, with the options of the command line."""
-    exported = is_export(args.model)
-    device = args.device or ("cuda" if torch.cuda.is_available() and not exported else "cpu")
-    try:
-        # an export says itself where it runs
-        torch.device(device) if exported else torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:  # the last two: built without that device
-        reason = str(error).strip().partition("\n")[0]
-        raise ValueError(f"--device {device} cannot be used ({reason}): choose cpu, cuda, cuda:1, mps ...") from error
+    exported, device = is_export(args.model), _device(args)
     if exported and args.dtype != "float32":
         raise ValueError(f"--dtype {args.dtype}: a model exported to ONNX keeps the dtype of its export")
     if exported:
@@ -83,6 +76,19 @@ def load(args: Namespace) -> Extractor:
     return extractor
 
 
+def _device(args: Namespace) -> str:
+    """The device that was asked for, or a GPU if there is one. Raises ValueError where it cannot be used."""
+    exported = is_export(args.model)
+    device = args.device or ("cuda" if torch.cuda.is_available() and not exported else "cpu")
+    try:
+        # an export says itself where it runs
+        torch.device(device) if exported else torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # the last two: built without that device
+        reason = str(error).strip().partition("\n")[0]
+        raise ValueError(f"--device {device} cannot be used ({reason}): choose cpu, cuda, cuda:1, mps ...") from error
+    return device
+
+
 def _thresholds(values: list[str] | None, config: AspertConfig) -> float | dict[str, float] | None:
     """`0.5` for all types, or `Kill=0.5` for one; a bare number holds for the types that are not named."""
     if not values:
@@ -100,7 +106,7 @@ def _thresholds(values: list[str] | None, config: AspertConfig) -> float | dict[
             by_type[name] = threshold
         else:
             default = threshold
-    return {**dict.fromkeys(config.relation_types, default), **by_type}
+    return {**dict.fromkeys(config.relation_types, default), **by_type} if by_type else default
 
 
 def _chunks(records: Iterable[InputRecord]) -> Iterator[list[InputRecord]]:
@@ -416,10 +422,11 @@ def learn_constraints(args: Namespace) -> None:
 def learn_thresholds(args: Namespace) -> None:
     _check_folder(args.model)
     config = load_config(args.model)
+    thresholds.check(config, args.metric)
     gold = _annotated(args.data, config)
     model, processor = load_exported(args.model) if is_export(args.model) else load_saved(args.model)
     model.config.update(thresholds.loose(config))
-    predicted = _predicted(Extractor(model, processor), gold)
+    predicted = _predicted(Extractor(model.to(_device(args)), processor), gold)
     learnt = thresholds.learn_thresholds(predicted, gold, config, args.metric)
     _store(args.model, learnt)
     for name, value in learnt.items():
@@ -435,3 +442,5 @@ def _store(model: str, fields: Mapping[str, Any]) -> None:
     """Change fields of a model's configuration, and nothing else in it."""
     file = Path(model) / "config.json"
     write_text(file, json.dumps({**read_json(file), **fields}, indent=2, sort_keys=True) + "\n")
+    if any(Path(model).glob("*_results.json")):
+        print(f"warning: {model}: the scores and the card beside the model are those of before", file=sys.stderr)

@@ -196,9 +196,7 @@ class AspertConfig(PretrainedConfig):
         Raises:
             ValueError: unknown preset.
         """
-        if preset not in PRESETS:
-            raise ValueError(f"unknown preset {preset!r}: choose one of {', '.join(PRESETS)}")
-        return cls(**{**PRESETS[preset], **fields})
+        return cls(**{**preset_fields(preset), **fields})
 
     @property
     def num_attention_channels(self) -> int:
@@ -306,6 +304,13 @@ class AspertConfig(PretrainedConfig):
             close = difflib.get_close_matches(name, own, n=1, cutoff=0.8)
             if close and name not in inherited:
                 raise ValueError(f"AspertConfig has no field {name!r}: did you mean {close[0]!r}?")
+
+
+def preset_fields(preset: str) -> dict[str, Any]:
+    """The fields of a named architecture. Raises ValueError for a name that there is not."""
+    if preset not in PRESETS:
+        raise ValueError(f"unknown preset {preset!r}: choose one of {', '.join(PRESETS)}")
+    return PRESETS[preset]
 
 
 def pretrained_encoder_config(name_or_path: str | os.PathLike[str]) -> PretrainedConfig:

@@ -94,7 +94,7 @@ def decode(
     """The entities and relations of a batch.
 
     A span is an entity where its best type is not none; a relation is kept where its probability is >= its threshold
-    (alpha) and, with a none class, p(none) < alpha. Symmetric relations are ordered by (start, end) of their spans
+    (alpha) and, with a none class, p(none) < alpha (one for all types, else the configuration's). Symmetric relations are ordered by (start, end) of their spans
     and de-duplicated keeping the higher score.
 
     Args:
@@ -102,8 +102,7 @@ def decode(
         word_spans: [B, S, 2], words.
         span_mask: bool [B, S].
         config: the model's configuration.
-        relation_threshold: one for all types, or one by type (missing types, and the veto of a none class: the
-            configuration's).
+        relation_threshold: one for all types, or one by type (missing types: the configuration's).
         entity_threshold: least probability of an entity's type; default: the configuration's.
         overlap: "allow", or "flat" to keep the best of overlapping entities; default: the configuration's.
         span_labels: [B, S] types of given entities (1 ... T_e); then only relations are predicted, and the given
@@ -124,7 +123,9 @@ def decode(
     entities = np.column_stack([batch_index, words[batch_index, span], types[batch_index, span] - 1])
 
     limits = _thresholds(config, relation_threshold)
-    (sentence, head, tail, kind), relation_scores = _candidates(output, limits, config)
+    by_type = relation_threshold is None or isinstance(relation_threshold, Mapping)
+    veto = (config.relation_threshold if by_type else relation_threshold) if config.relation_none_class else None
+    (sentence, head, tail, kind), relation_scores = _candidates(output, limits, veto)
     both = (relation_scores >= limits.numpy()[kind]) & kept[sentence, head] & kept[sentence, tail]
     if config.relation_type_constraints:
         both &= _allowed(config)[kind, types[sentence, head] - 1, types[sentence, tail] - 1]
@@ -140,9 +141,9 @@ def decode(
     return without_overlaps(predictions) if flat else predictions
 
 
-def _candidates(output: AspertOutput, limits: Tensor, config: AspertConfig) -> tuple[np.ndarray, np.ndarray]:
+def _candidates(output: AspertOutput, limits: Tensor, veto: float | None) -> tuple[np.ndarray, np.ndarray]:
     """The relations that may reach their threshold, without a probability for each pair: int64 [4, M] (sentence, head
-    and tail as spans, type) and their probabilities [M].
+    and tail as spans, type) and their probabilities [M]. With a none class, ``veto`` is the p(none) that forbids a pair.
 
     Logits are compared, a little below the threshold; the caller compares the probabilities of what is left.
     """
@@ -155,8 +156,8 @@ def _candidates(output: AspertOutput, limits: Tensor, config: AspertConfig) -> t
     step = max(1, CHUNK_VALUES // max(1, logits.shape[0] * logits.shape[2]))
     for start in range(0, logits.shape[1], step):
         part, related = logits[:, start : start + step], pair_mask[:, start : start + step]
-        if config.relation_none_class:
-            related = related & (part[..., -1].float().sigmoid() < config.relation_threshold)
+        if veto is not None:
+            related = related & (part[..., -1].float().sigmoid() < veto)
             part = part[..., :-1]
         sentence, pair, kind = ((part >= least) & related.unsqueeze(-1)).nonzero(as_tuple=True)
         count += len(sentence)
@@ -212,7 +213,7 @@ def _joined_types(records: Iterable[Mapping[str, Any]]) -> dict[str, list[list[s
 
 def learn_constraints(records: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     """Fields of :class:`AspertConfig` that keep a model to what annotated records show: the head and tail types of
-    each relation, and entities that do not overlap where none do."""
+    each relation that they show, and entities that do not overlap where none do. Other relations stay free."""
     records = list(records)
     overlap = any(
         end > start

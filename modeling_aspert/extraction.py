@@ -423,6 +423,11 @@ class Extractor:
             for row, unit in zip(labels, units):
                 row[: len(unit.labels)] = torch.from_numpy(unit.labels)
             batch["pairs"], batch["pair_mask"] = pairs_of_entities(batch["span_mask"])
+            # as in training, entities on one span are no pair
+            heads, tails = (
+                word_spans.gather(1, end.long().unsqueeze(-1).expand(-1, -1, 2)) for end in batch["pairs"].unbind(-1)
+            )
+            batch["pair_mask"] &= (heads != tails).any(-1)
         with torch.inference_mode():
             output = self.model(**batch)
             predictions = decode(

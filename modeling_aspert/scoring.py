@@ -13,6 +13,12 @@ from operator import index
 from typing import Any
 
 VIEWS = {"ner": "NER", "re_strict": "RE strict", "re_boundaries": "RE boundaries"}
+SCORE_NAMES = tuple(
+    f"{view}_{average}_{name}"
+    for view in VIEWS
+    for average in ("micro", "macro")
+    for name in ("precision", "recall", "f1")
+)
 
 
 def compute_scores(

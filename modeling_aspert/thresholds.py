@@ -10,10 +10,19 @@ import numpy as np
 
 from .configuration_aspert import ENTITY_OVERLAPS, AspertConfig
 from .decoding import Predictions, join_records, without_overlaps
-from .scoring import compute_scores
+from .scoring import SCORE_NAMES, compute_scores
 
 _RELATION_THRESHOLDS = (0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6)
 _ENTITY_THRESHOLDS = (0.0, 0.3, 0.4, 0.5, 0.6, 0.7)
+
+
+def check(config: AspertConfig, metric: str) -> None:
+    """Raise ValueError for a metric that there is not, or a model with a none class of relations, whose veto is no
+    threshold."""
+    if config.relation_none_class:
+        raise ValueError("thresholds cannot be learnt where relation_none_class is true: its veto depends on them")
+    if metric not in SCORE_NAMES:
+        raise ValueError(f"metric = {metric!r} is not valid: choose one of {', '.join(SCORE_NAMES)}")
 
 
 def loose(config: AspertConfig) -> dict[str, Any]:
@@ -40,11 +49,9 @@ def learn_thresholds(
     Returns:
         ``relation_threshold``, ``entity_threshold`` and ``entity_overlap``.
 
-    Raises:
-        ValueError: a metric that there is not, or a model with a none class of relations, whose veto is no threshold.
+    Raises as :func:`check`.
     """
-    if config.relation_none_class:
-        raise ValueError("thresholds cannot be learnt where relation_none_class is true: its veto depends on them")
+    check(config, metric)
     predicted = _joined(predictions, config)
 
     def score(relation_threshold: float, entity_threshold: float, entity_overlap: str) -> float:
@@ -53,11 +60,7 @@ def learn_thresholds(
         related = kept.relation_scores >= relation_threshold
         kept = Predictions(kept.entities, kept.entity_scores, kept.relations[related], kept.relation_scores[related])
         records = join_records(references, kept.per_sentence(len(references)), config)
-        scores = compute_scores(records, references, symmetric_relations=config.symmetric_relations)
-        if metric not in scores or metric == "per_type":
-            names = ", ".join(name for name in scores if name != "per_type")
-            raise ValueError(f"metric = {metric!r} is not valid: choose one of {names}")
-        return scores[metric]
+        return compute_scores(records, references, symmetric_relations=config.symmetric_relations)[metric]
 
     best = (config.relation_threshold, config.entity_threshold, config.entity_overlap)
     best_score = score(*best)

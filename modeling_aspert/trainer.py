@@ -25,7 +25,7 @@ from .model_card import ModelCardData, hardware, write_model_card
 from .modeling_aspert import AspertForJointExtraction, AspertOutput
 from .optimization import UncorrectedAdamW
 from .processing_aspert import AspertProcessor
-from .scoring import VIEWS, compute_scores
+from .scoring import SCORE_NAMES, compute_scores
 from .thresholds import learn_thresholds, loose
 
 logger = logging.getLogger(__name__)
@@ -33,12 +33,6 @@ logger = logging.getLogger(__name__)
 # columns of what prediction_step returns
 _FIELDS = 4
 _LEAST = {"negative_entity_count": 0, "negative_relation_count": 0, "early_stopping_patience": 1}
-_SCORES = [
-    f"{view}_{average}_{name}"
-    for view in VIEWS
-    for average in ("micro", "macro")
-    for name in ("precision", "recall", "f1")
-]
 
 
 @dataclass
@@ -98,8 +92,10 @@ class AspertTrainingArguments(TrainingArguments):
             if value is not None and value < least:
                 raise ValueError(f"{name} = {value} is not valid: it must be >= {least}")
         metric = self.metric_for_best_model
-        if metric is not None and metric.removeprefix("eval_") not in _SCORES:
-            raise ValueError(f"metric_for_best_model = {metric!r} is not valid: choose one of {', '.join(_SCORES)}")
+        if metric is not None and metric.removeprefix("eval_") not in SCORE_NAMES:
+            raise ValueError(
+                f"metric_for_best_model = {metric!r} is not valid: choose one of {', '.join(SCORE_NAMES)}"
+            )
         if not self.adam_bias_correction and self.optim not in ("adamw_torch", "adamw_torch_fused"):
             raise ValueError(
                 f"adam_bias_correction = False is a kind of AdamW and does not go with optim = {self.optim}: leave one out"
@@ -149,6 +145,11 @@ class AspertTrainer(Trainer):
         eval_dataset: JointExtractionDataset | None = None,
         **kwargs: Any,
     ) -> None:
+        if model.config.attentional_contribution and (args.gradient_checkpointing_kwargs or {}).get("use_reentrant"):
+            raise ValueError(
+                "gradient_checkpointing_kwargs with use_reentrant = True give attentions without a gradient, which the "
+                "attentional contribution trains through: set use_reentrant to False"
+            )
         self.collator = AspertDataCollator(
             processing_class,
             model.config,
@@ -279,6 +280,16 @@ class AspertTrainer(Trainer):
 
     # -- saving -------------------------------------------------------------------------------------------------
 
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """As the Trainer's, but nothing is pushed, with or without ``push_to_hub``: that would publish the whole output
+        folder, which holds all arguments, predictions and pages of errors, and so the corpus. Push model and processor.
+        """
+        super().save_model(output_dir, _internal_call=True)
+
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        # see `save_model`
+        return
+
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
         if not self.args.should_save:
             super()._save(output_dir, state_dict)
@@ -304,8 +315,9 @@ class AspertTrainer(Trainer):
         if self.is_world_process_zero():
             write_text(Path(self.args.output_dir) / name, json.dumps(content, indent=2, sort_keys=True) + "\n")
 
-    def learn_thresholds(self, dataset: JointExtractionDataset) -> None:
-        """Set the thresholds of the model's configuration that give its best ``metric_for_best_model`` on a dataset.
+    def learn_thresholds(self, dataset: JointExtractionDataset) -> dict[str, Any]:
+        """Set the thresholds of the model's configuration that give its best ``metric_for_best_model`` on a dataset, and
+        return them.
 
         Raises as `thresholds.learn_thresholds`.
         """
@@ -319,7 +331,7 @@ class AspertTrainer(Trainer):
         metric = (self.args.metric_for_best_model or "re_strict_micro_f1").removeprefix("eval_")
         learnt = learn_thresholds(self.predicted_records, dataset.records, config, metric)
         config.update(learnt)
-        logger.info("thresholds with the best %s: %s", metric, learnt)
+        return learnt
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Writes the card of ``model_card``, or of what is known without it, instead of the Trainer's draft."""

@@ -420,6 +420,12 @@ print(before - resident())
     assert int(done.stdout) > 100
 
 
+def test_a_metric_that_there_is_not_is_refused_at_once(folder, data, monkeypatch, capsys):
+    monkeypatch.setattr(commands, "load_saved", None)
+    message = failed(capsys, "learn-thresholds", folder, data, "--metric", "f1")
+    assert message.startswith("error: metric = 'f1' is not valid: choose one of ner_micro_precision, ")
+
+
 def test_resuming_with_a_model_trained_anew_is_refused(folder, tmp_path, monkeypatch, capsys):
     model, source, output = tmp_path / "model", tmp_path / "in.txt", tmp_path / "out.jsonl"
     shutil.copytree(folder, model)

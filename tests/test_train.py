@@ -438,6 +438,31 @@ def test_switch_given_for_a_saved_model_is_not_ignored(trained: Path, corpus: Pa
         assert not any(record["relations"] for record in read_jsonl(tmp_path / "output" / "predictions_test.jsonl"))
 
 
+@pytest.mark.parametrize(
+    ("preset", "refused"), [("best", "word_shapes"), ("spert", "span_classifier"), ("b", "preset")]
+)
+def test_preset_that_is_not_that_of_a_saved_model(
+    trained: Path, corpus: Path, tmp_path: Path, monkeypatch: Any, capsys: Any, preset: str, refused: str
+) -> None:
+    fields = dict.fromkeys(("span_classifier_size", "width_embedding_size", "max_span_width"))
+    argv = arguments(corpus, trained, tmp_path / "output", do_train="false", preset=preset, **fields)
+    assert_refused(monkeypatch, capsys, argv, refused)
+
+
+@pytest.mark.parametrize("start", ["encoder", "trained"])
+@pytest.mark.parametrize("overlap", [None, "allow"])
+def test_constraints_are_learnt_but_what_was_asked_for_stands(
+    request: Any, corpus: Path, tmp_path: Path, start: str, overlap: str | None
+) -> None:
+    fields = dict.fromkeys(("span_classifier_size", "width_embedding_size", "max_span_width"))
+    fields = fields if start == "trained" else {}
+    fields |= {"max_steps": 1, "do_predict": None, "learn_constraints": "true", "entity_overlap": overlap}
+    run(corpus, request.getfixturevalue(start), tmp_path / "output", **fields)
+    config = json.loads((tmp_path / "output" / "config.json").read_text())
+    assert config["entity_overlap"] == (overlap or "flat")
+    assert set(config["relation_type_constraints"]) == {"works-for", "lives-in", "married-to"}
+
+
 def test_without_development_data_the_last_model_is_kept(
     corpus: Path, encoder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -486,8 +511,10 @@ def test_learnt_thresholds_are_those_of_the_command(corpus: Path, encoder: Path,
     scores = json.loads((output / "eval_results.json").read_text())
     (output / "config.json").write_text(json.dumps({**stored, **before}))
     command = ["learn-thresholds", str(output), str(corpus / "dev.json"), "--metric", metric]
+    assert "Thresholds learnt on dev" in capsys.readouterr().out
     assert aspert_cli.main(command) == 0
-    assert "relation_threshold: " in capsys.readouterr().out
+    shown = capsys.readouterr()
+    assert "relation_threshold: " in shown.out and "those of before" in shown.err
     assert {name: json.loads((output / "config.json").read_text())[name] for name in learnt} == learnt
     model, processor = (kind.from_pretrained(output) for kind in (AspertForJointExtraction, AspertProcessor))
     found = Extractor(model, processor).annotate(Sentence(record["tokens"]) for record in dev)
@@ -982,6 +1009,8 @@ def test_resume_of_a_finished_run_changes_nothing(
     shutil.copytree(uninterrupted, output)
     resume(corpus, encoder, output)
     assert_same_results(output, uninterrupted)
+    # of the training, not of the resume, which made no step
+    assert (output / "train_results.json").read_bytes() == (uninterrupted / "train_results.json").read_bytes()
 
 
 def test_resume_without_a_checkpoint_starts(corpus: Path, encoder: Path, tmp_path: Path) -> None:

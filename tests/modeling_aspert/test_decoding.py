@@ -104,6 +104,15 @@ def test_none_vetoes_where_equal():
         assert len(found.relations) == count
 
 
+@pytest.mark.parametrize(
+    ("asked", "count"), [(None, 0), (0.5, 1), (0.4, 0), ({"r": 0.5}, 0)], ids=["model's", "higher", "same", "by type"]
+)
+def test_one_threshold_is_the_vetos_too(asked, count):
+    config = AspertConfig(entity_types=["a"], relation_types=["r"], relation_none_class=True, relation_threshold=0.4)
+    output = hand_output([[0.2, 0.8]] * 2, [(0, 1)], [[0.6, 0.45]])
+    assert len(decode_one(output, [(0, 1), (2, 3)], config, relation_threshold=asked).relations) == count
+
+
 @pytest.mark.parametrize("scores", [(0.6, 0.9), (0.9, 0.6)])
 def test_symmetric_duplicates_keep_the_higher_score(scores):
     output = hand_output([LOC, ORG], [(0, 1), (1, 0)], [[0.1, scores[0], 0.1], [0.1, scores[1], 0.1]])
@@ -261,7 +270,7 @@ def test_against_the_reference(data):
             relation_logits[row][pair_mask[row]].tolist(),
             symmetric=[False, True, True],
             thresholds=thresholds,
-            none_threshold=alpha if none_class else None,
+            none_threshold=(requested if isinstance(requested, float) else alpha) if none_class else None,
             entity_threshold=entity_threshold,
         )
         assert ours.entities[:, 1:].tolist() == [list(entity[:3]) for entity in entities]

@@ -217,6 +217,16 @@ def test_relations_between_sentences_are_missed_with_one_warning(extract, caplog
     assert not caplog.records
 
 
+def test_given_entities_on_one_span_are_no_pair(model):
+    words = ["Pierre", "left", "Paris"]
+    spans = {"Person": (0, 1), "Company": (0, 1), "Place": (2, 3)}
+    entities = [{"type": kind, "start": start, "end": end} for kind, (start, end) in spans.items()]
+    extractor = Extractor(model, make_processor(), ExtractionOptions(relation_threshold=0.0))
+    [annotation] = extractor.annotate([Sentence(words, entities)])
+    pairs = {frozenset((relation["head"], relation["tail"])) for relation in annotation["relations"]}
+    assert pairs == {frozenset((0, 2)), frozenset((1, 2))}
+
+
 def test_given_entities_may_be_numpys_and_have_blanks_around(extract):
     text = np.array(["  Ada worked in London "])[0]
     given_entities = [

@@ -84,6 +84,23 @@ report(
 )
 """
 )
+TRAIN = (
+    PREDICT
+    + f"""
+import pathlib, sys
+sys.path.insert(0, {str(ROOT / "tests")!r})
+import train
+from training_corpus import arguments, make_corpus, make_encoder
+
+for folder in ("corpus", "encoder"):
+    pathlib.Path(folder).mkdir()
+corpus, encoder = make_corpus(pathlib.Path("corpus")), make_encoder(pathlib.Path("encoder"))
+fields = {{"num_train_epochs": 2, "push_to_hub": "true", "hub_model_id": "org/trained"}}
+for resumed in ({{}}, {{"resume_from_checkpoint": "true"}}):
+    train.run(*train.parse_arguments(arguments(corpus, encoder, pathlib.Path("output"), **fields, **resumed)))
+report(written=os.listdir("output"))
+"""
+)
 # runs without this package: the network comes from the files beside the weights
 REMOTE = (
     PREDICT
@@ -208,8 +225,15 @@ def stranger(hub, pushed, tmp_path_factory) -> tuple[Path, dict[str, Any]]:
     return folder, run(REMOTE + "report(**values)", folder, hub, package=False)
 
 
-@pytest.mark.parametrize("repository", [REPO, "org/pipeline", "org/trainer"])
-def test_a_push_has_all_files_and_no_pickle(hub, pushed, repository):
+@pytest.fixture(scope="module")
+def trained(hub, tmp_path_factory) -> dict[str, Any]:
+    return run(TRAIN, tmp_path_factory.mktemp("train"), hub)
+
+
+@pytest.mark.parametrize("repository", [REPO, "org/pipeline", "org/trainer", "org/trained"])
+def test_a_push_has_all_files_and_no_pickle(hub, pushed, trained, repository):
+    """And nothing of the corpus: `train.py` has its predictions, and errors, in the same folder."""
+    assert {"run.json", "predictions_test.jsonl", "test_results.json"} <= set(trained["written"])
     files = hub.repositories[repository].files
     code = {path for path in files if path.endswith(".py")}
     pictures = {path for path in files if path.endswith(".png")}

@@ -175,6 +175,14 @@ def test_gradient_checkpointing_changes_nothing(encoder: Path, records: list[dic
     assert_same_steps(take_steps(encoder, tmp_path, records, **EIGHT, gradient_checkpointing=True), plain)
 
 
+def test_gradient_checkpointing_that_loses_the_attentions_gradient_is_refused(
+    encoder: Path, records: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    fields = {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": True}}
+    with pytest.raises(ValueError, match="set use_reentrant to False"):
+        make_trainer(encoder, tmp_path, records, **EIGHT, **fields)
+
+
 # -- sampling ------------------------------------------------------------------------------------------------------
 
 
