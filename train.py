@@ -316,13 +316,14 @@ def run(model_args: Any, data_args: DataArguments, args: AspertTrainingArguments
     scores: dict[str, float] = {}
     tables: dict[str, dict[str, Any]] = {}
     if args.do_train:
+        steps_before = _steps_before(checkpoint)
         try:
             result = trainer.train(resume_from_checkpoint=checkpoint)
         except (pickle.UnpicklingError, SafetensorError) as error:
             raise ValueError(
                 f"{checkpoint} cannot be read ({type(error).__name__}): delete it to go on from the checkpoint before"
             ) from error
-        if result.global_step > _steps_before(checkpoint):
+        if result.global_step > steps_before:
             trainer.save_metrics("train", result.metrics, combined=False)
         if model_args.learn_thresholds:
             learnt = trainer.learn_thresholds(encoded["dev"])
@@ -371,11 +372,9 @@ def run(model_args: Any, data_args: DataArguments, args: AspertTrainingArguments
 
 def _steps_before(checkpoint: str | None) -> int:
     """Steps of the training that a run goes on from."""
-    return (
-        0
-        if checkpoint is None
-        else TrainerState.load_from_json(str(Path(checkpoint) / "trainer_state.json")).global_step
-    )
+    if checkpoint is None:
+        return 0
+    return TrainerState.load_from_json(str(Path(checkpoint) / "trainer_state.json")).global_step
 
 
 def _report(trainer: AspertTrainer, split: str, dataset: JointExtractionDataset) -> None:
