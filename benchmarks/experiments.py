@@ -249,16 +249,14 @@ def settings_of(fields: Mapping[str, Any]) -> dict[str, Any]:
     Presets are dissolved: architecture switches are those that differ from the paper's model, and switches of the
     contribution are left out where it is off. So one model has one description, however it was written.
     """
-    from modeling_aspert.configuration_aspert import PRESETS, AspertConfig
+    from modeling_aspert.configuration_aspert import AspertConfig, preset_fields
 
     parameters = inspect.signature(AspertConfig.__init__).parameters
     defaults = {name: parameter.default for name, parameter in parameters.items()}
     preset = fields.get("preset", "paper")
-    if preset not in PRESETS:
-        raise ValueError(f"unknown preset {preset!r}: choose one of {', '.join(PRESETS)}")
     rest = {name: value for name, value in fields.items() if value is not None}
     # as train.py does where it is not said
-    merged = {**PRESETS[preset], "learn_constraints": preset == "best", **rest}
+    merged = {**preset_fields(preset), "learn_constraints": preset == "best", **rest}
     for name in ("learn_constraints", "learn_thresholds"):
         if not merged.get(name):
             merged.pop(name, None)

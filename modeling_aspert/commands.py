@@ -423,10 +423,11 @@ def learn_thresholds(args: Namespace) -> None:
     _check_folder(args.model)
     config = load_config(args.model)
     thresholds.check(config, args.metric)
+    device = _device(args)
     gold = _annotated(args.data, config)
     model, processor = load_exported(args.model) if is_export(args.model) else load_saved(args.model)
     model.config.update(thresholds.loose(config))
-    predicted = _predicted(Extractor(model.to(_device(args)), processor), gold)
+    predicted = _predicted(Extractor(model.to(device), processor), gold)
     learnt = thresholds.learn_thresholds(predicted, gold, config, args.metric)
     _store(args.model, learnt)
     for name, value in learnt.items():

@@ -94,8 +94,8 @@ def decode(
     """The entities and relations of a batch.
 
     A span is an entity where its best type is not none; a relation is kept where its probability is >= its threshold
-    (alpha) and, with a none class, p(none) < alpha (one for all types, else the configuration's). Symmetric relations are ordered by (start, end) of their spans
-    and de-duplicated keeping the higher score.
+    (alpha) and, with a none class, p(none) < alpha (the one for all types, else the configuration's). Symmetric relations
+    are ordered by (start, end) of their spans and de-duplicated keeping the higher score.
 
     Args:
         output: the model's, for candidate spans.
