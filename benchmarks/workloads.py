@@ -81,8 +81,11 @@ def is_trained(path: str | Path) -> bool:
 
 
 def bare_encoder(model: AspertForJointExtraction) -> nn.Module:
-    """A copy of the model's encoder with its fastest attention (sdpa where it has one)."""
+    """A copy of the model's encoder as transformers builds it, with its fastest attention (sdpa where it has one)."""
     encoder = copy.deepcopy(model.encoder)
+    for module in encoder.modules():
+        # packed weights are ours
+        vars(module).pop("forward", None)
     try:
         encoder.set_attn_implementation("sdpa")
     except (ValueError, ImportError):

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .sentence_packing import Packing
 from .span_pooling import range_levels, range_max, range_max_table, shifted
 
 # Maps of fewer values a layer are joined: few large operations take less time than many small ones.
@@ -43,6 +44,7 @@ def attentional_contribution(
     scope: str = "context",
     direction: str = "from_span",
     special_tokens: bool = True,
+    packing: Packing | None = None,
     one_key: bool = False,
     offsets: Tensor | None = None,
     longest: int | None = None,
@@ -61,6 +63,7 @@ def attentional_contribution(
             tokens: the prose of Section 4.2) or ``span`` (s itself).
         direction: ``from_span`` (queries in s, keys in O), ``to_span`` (the reverse) or ``both`` side by side.
         special_tokens: whether special tokens count in O.
+        packing: how the sentences share rows, where they do; the attentions are then [R, H, m, m], and 0 between sentences.
         one_key: for inference: at most one key of a real row passes the gate, and it is not padding, as where
             theta >= 0.5 and rows sum to 1. The same values, faster; no gradients.
         offsets: [W], 0 to W - 1 where W is at least the widest span in sub-words. Default: from the spans, which an
@@ -86,30 +89,32 @@ def attentional_contribution(
             )
         other = real & ~special_tokens_mask.bool()
     starts, ends = spans[..., 0].long(), spans[..., 1].long()
+    width, size = ends - starts, other.sum(-1, keepdim=True)
+    row = torch.arange(spans.shape[0], device=spans.device).unsqueeze(1)
+    if packing is not None:
+        real, other = packing.pack_mask(real), packing.pack_mask(other)
+        starts, ends, row = starts + packing.starts, ends + packing.starts, packing.row
     directions = ("from_span", "to_span") if direction == "both" else (direction,)
     parts = []
     # autocast would sum the rows in half precision
     with torch.autocast(spans.device.type, enabled=False):
+        if attentions[0].numel() < _SMALL and longest is None:
+            attentions = [torch.cat(list(attentions), dim=1)]
         for name in directions:
             if one_key and pooling != "max" and name == "from_span" and special_tokens:
-                parts.append(_sums_of_one_key(attentions, starts, ends, real, threshold, scope, offsets))
+                parts.append(_sums_of_one_key(attentions, row, starts, ends, real, threshold, scope, offsets))
                 continue
-            if attentions[0].numel() < _SMALL and longest is None:
-                attentions = [torch.cat(list(attentions), dim=1)]
             # to_span is from_span of the transposed maps: the span's side is always made the row axis
             maps = [_oriented(attention, name, real) for attention in attentions]
             if pooling == "max":
-                parts.append(_maxima(maps, starts, ends, real, other, threshold, scope, longest))
+                parts.append(_maxima(maps, row, starts, ends, real, other, threshold, scope, longest))
             else:
-                parts.append(_sums(maps, starts, ends, real, other, threshold, scope, offsets))
+                parts.append(_sums(maps, row, starts, ends, real, other, threshold, scope, offsets))
         contribution = torch.cat(parts, dim=-1) if len(parts) > 1 else parts[0]
 
     if pooling == "mean":
-        width = ends - starts
-        if scope == "span":
-            size = width
-        else:
-            size = other.sum(-1, keepdim=True) - (width if scope == "context" else 0)
+        if scope != "sentence":
+            size = width if scope == "span" else size - width
         contribution /= (width * size).clamp(min=1).unsqueeze(-1)
     return contribution
 
@@ -124,6 +129,7 @@ def _oriented(attention: Tensor, direction: str, real: Tensor) -> Tensor:
 
 def _sums(
     attentions: Sequence[Tensor],
+    row: Tensor,
     starts: Tensor,
     ends: Tensor,
     real: Tensor,
@@ -149,6 +155,7 @@ def _sums(
     return _strips_less_blocks(
         torch.cat(rows, dim=1).masked_fill(~real.unsqueeze(1), 0.0).transpose(1, 2) if rows else None,
         torch.cat(hooks, dim=1).permute(3, 0, 2, 1) if hooks else None,
+        row,
         starts,
         ends,
         real,
@@ -158,6 +165,7 @@ def _sums(
 
 def _sums_of_one_key(
     attentions: Sequence[Tensor],
+    row: Tensor,
     starts: Tensor,
     ends: Tensor,
     real: Tensor,
@@ -168,37 +176,38 @@ def _sums_of_one_key(
     """As `_sums`, where at most one key a row passes the gate: few rows have their key near enough to be in a span.
     With offsets (an export) all rows are looked at, because how many they are may not depend on the values."""
     batch_size, length = real.shape
-    # keys before the first span, such as [CLS], take most rows and are in no block
-    first = int(torch.where(ends > starts, starts, length).min()) if offsets is None and starts.numel() else 0
-    places = (torch.arange(length, device=real.device) - (first - 1)).clamp(min=0)
-    # a gated row holds one value: the sum of the row is that value, and weighted by place it tells the key
-    weights = torch.stack([torch.ones_like(places), places], dim=-1).float()
+    # a gated row holds one value: the sum of the row is that value, and weighted by place it tells the key. Places count
+    # from the first span: what is before it, such as [CLS], takes most rows and is in no span
+    before = torch.where(ends > starts, starts, length).amin() - 1 if offsets is None and starts.numel() else -1
+    places = (torch.arange(length, device=real.device) - before).clamp(min=0).float()
+    weights = torch.stack([torch.ones_like(places), places], dim=-1)
     sums = torch.stack([F.threshold(maps.float(), threshold, 0.0).matmul(weights) for maps in attentions])
-    rows = sums[..., 0].permute(1, 3, 0, 2).flatten(2).masked_fill_(~real.unsqueeze(-1), 0.0)
+    sums = sums.permute(4, 1, 3, 0, 2).flatten(3).masked_fill_(~real.unsqueeze(-1), 0.0)
+    rows, weighted = sums.unbind()
     if scope == "sentence":
-        return _strips_less_blocks(rows, None, starts, ends, real, None)
+        return _strips_less_blocks(rows, None, row, starts, ends, real, None)
 
-    layers, heads, channels = sums.shape[0], sums.shape[2], rows.shape[-1]
+    channels = rows.shape[-1]
+    size = batch_size * length * channels
+    values, weighted = rows.reshape(-1), weighted.reshape(-1)
     if offsets is None:
         offsets = torch.arange(_widest(starts, ends, length), device=starts.device)
-        layer, sentence, head, query = sums[..., 1].nonzero(as_tuple=True)
-        sums = sums[layer, sentence, head, query]
+        place = weighted.nonzero().squeeze(-1)
+        values, weighted = values[place], weighted[place]
+        query = place // channels % length
     else:
-        layer, sentence, head, query = (
-            torch.arange(size, device=starts.device).view(-1, *[1] * after)
-            for size, after in ((layers, 3), (batch_size, 2), (heads, 1), (length, 0))
-        )
-    values, weighted = sums.unbind(-1)
-    key = (weighted / values.clamp(min=threshold)).round().long() + (first - 1)
-    reach = (query - key).abs()
-    near = (reach < offsets.shape[0]) & real[sentence, query]
-    position = (reach * batch_size + sentence) * length + torch.maximum(query, key)
-    index = torch.where(near, position * channels + (layer * heads + head), 0)
-    hooks = rows.new_zeros(offsets.shape[0] * batch_size * length * channels)
-    hooks.scatter_add_(0, index.flatten(), torch.where(near, values, 0.0).flatten())
+        place = torch.arange(size, device=starts.device)
+        query = torch.arange(length, device=starts.device).view(1, -1, 1).expand_as(rows).reshape(-1)
+    # from the query to its key
+    reach = (weighted / values.clamp(min=threshold)).round().long() + before - query
+    # a hook lies where its later end is; those that reach further than any span share a place behind all others
+    index = place + reach.clamp(min=0) * channels + reach.abs() * size
+    hooks = rows.new_zeros(offsets.shape[0] * size + 1)
+    hooks.scatter_add_(0, index.clamp(max=hooks.shape[0] - 1), values)
     return _strips_less_blocks(
         rows if scope == "context" else None,
-        hooks.view(offsets.shape[0], batch_size, length, channels),
+        hooks[:-1].view(offsets.shape[0], batch_size, length, channels),
+        row,
         starts,
         ends,
         real,
@@ -212,7 +221,13 @@ def _widest(starts: Tensor, ends: Tensor, length: int) -> int:
 
 
 def _strips_less_blocks(
-    rows: Tensor | None, hooks: Tensor | None, starts: Tensor, ends: Tensor, real: Tensor, offsets: Tensor | None
+    rows: Tensor | None,
+    hooks: Tensor | None,
+    row: Tensor,
+    starts: Tensor,
+    ends: Tensor,
+    real: Tensor,
+    offsets: Tensor | None,
 ) -> Tensor:
     """The sums [B, S, C] over the row strips of the spans, less their blocks; or the one that is given.
 
@@ -222,10 +237,9 @@ def _strips_less_blocks(
         offsets: [W], 0 to W - 1; needed with hooks only.
     """
     total = None
-    sentence = torch.arange(starts.shape[0], device=starts.device).unsqueeze(1)
     if rows is not None:
         prefix = F.pad(rows.cumsum(1), (0, 0, 1, 0)).flatten(0, 1)
-        before = sentence * (rows.shape[1] + 1)
+        before = row * (rows.shape[1] + 1)
         total = F.embedding(before + ends, prefix).sub_(F.embedding(before + starts, prefix))
     if hooks is not None:
         reach, batch_size, length, channels = hooks.shape
@@ -233,14 +247,14 @@ def _strips_less_blocks(
         sums = (offsets.unsqueeze(1) >= offsets).to(hooks.dtype)
         blocks = sums.matmul(hooks.flatten(1)).view(-1, channels)
         # a block grows by one hook at a time: the hook of s + k that reaches back to s
-        layer = (offsets.unsqueeze(1) * batch_size + sentence.T).unsqueeze(-1) * length
+        layer = torch.arange(reach * batch_size, device=starts.device).view(reach, batch_size, 1) * length
         ending = torch.arange(length, device=starts.device) + offsets.view(-1, 1, 1)
         # hooks of padding may be NaN and are never looked at
         ending = torch.minimum(ending, (real.sum(-1, keepdim=True) - 1).clamp(min=0))
         blocks = F.embedding(layer + ending, blocks)
         blocks = sums.matmul(blocks.flatten(1)).view(-1, channels)
         last = (ends - starts - 1).clamp(min=0)
-        block = F.embedding((last * batch_size + sentence) * length + starts, blocks)
+        block = F.embedding((last * batch_size + row) * length + starts, blocks)
         total = block if total is None else total.sub_(block)
     # differences of sums can fall a rounding error below 0
     return total.clamp_(min=0)
@@ -265,6 +279,7 @@ def _hooks(gated: Tensor, before: Tensor) -> Tensor:
 
 def _maxima(
     attentions: Sequence[Tensor],
+    row: Tensor,
     starts: Tensor,
     ends: Tensor,
     real: Tensor,
@@ -276,14 +291,14 @@ def _maxima(
     """Maxima over rows in the span and columns in O, [B, S, C], layer by layer."""
     keep = (real[:, :, None] & other[:, None, :]).unsqueeze(1)
     return torch.cat(
-        [_max_over(gate(maps, threshold, keep), starts, ends, scope, longest) for maps in attentions], dim=-1
+        [_max_over(gate(maps, threshold, keep), row, starts, ends, scope, longest) for maps in attentions], dim=-1
     )
 
 
-def _max_over(gated: Tensor, starts: Tensor, ends: Tensor, scope: str, longest: int | None) -> Tensor:
-    """Maxima over rows in the span and columns in O: [B, H, n, n] and [B, S] offsets -> [B, S, H]."""
+def _max_over(gated: Tensor, row: Tensor, starts: Tensor, ends: Tensor, scope: str, longest: int | None) -> Tensor:
+    """Maxima over rows in the span and columns in O: [R, H, n, n] and [B, S] offsets -> [B, S, H]."""
     batch_size, heads, length, _ = gated.shape
-    batch_index = torch.arange(batch_size, device=gated.device).unsqueeze(1).expand_as(starts)
+    batch_index = row.expand_as(starts)
     if scope == "sentence":
         return range_max(range_max_table(gated.amax(-1).transpose(1, 2), longest=longest), batch_index, starts, ends)
     if scope == "span":
@@ -307,9 +322,10 @@ def _max_over(gated: Tensor, starts: Tensor, ends: Tensor, scope: str, longest: 
         levels = table.shape[0]
         level, width = range_levels(ends - starts, levels)
         flat = table.reshape(-1, heads)
-        row = (level * batch_size + batch_index) * length
+        base = (level * batch_size + batch_index) * length
         pooled += [
-            F.embedding((row + first) * (length + 1) + column, flat) for first in (starts, (ends - width).clamp(min=0))
+            F.embedding((base + first) * (length + 1) + column, flat)
+            for first in (starts, (ends - width).clamp(min=0))
         ]
     return torch.stack(pooled).amax(0)
 

@@ -23,6 +23,7 @@ from transformers.utils import ModelOutput
 from .attention_contribution import attentional_contribution
 from .configuration_aspert import WORD_SHAPES, AspertConfig, first_position, pretrained_encoder_config
 from .model_files import check_weights, one_line
+from .packed_linear import pack_linears
 from .sentence_packing import PACKABLE, Packing
 from .span_pooling import range_max, range_max_table
 
@@ -214,7 +215,7 @@ class AspertForJointExtraction(AspertPreTrainedModel):
         self.encoder = AutoModel.from_config(
             encoder_config, attn_implementation=_attention_for(config), dtype=torch.get_default_dtype()
         )
-        _remove_pooler(self.encoder)
+        _prepare(self.encoder)
         if config.word_shapes:
             self.word_shape_embedding = nn.Embedding(
                 len(WORD_SHAPES), self.encoder.get_input_embeddings().embedding_dim
@@ -265,7 +266,7 @@ class AspertForJointExtraction(AspertPreTrainedModel):
             # a path of this machine is nobody's business
             encoder.config.name_or_path = ""
         model = cls(AspertConfig.from_preset(preset, **{**fields, "encoder_config": encoder.config}))
-        _remove_pooler(encoder)
+        _prepare(encoder)
         model.encoder = encoder
         if config.attentional_contribution:
             # refuses an encoder that cannot return attentions here and not in the first step
@@ -319,9 +320,12 @@ class AspertForJointExtraction(AspertPreTrainedModel):
         if span_mask is None:
             span_mask = torch.ones_like(span_widths, dtype=torch.bool)
         span_mask = span_mask.bool()
-        hidden, attentions = self._encode(input_ids, attention_mask, word_shapes)
+        packing = self._packing(attention_mask)
+        hidden, attentions = self._encode(input_ids, attention_mask, word_shapes, packing)
         table = range_max_table(hidden)
-        parts = self._span_parts(table, attentions, spans, span_widths, attention_mask, special_tokens_mask)
+        parts = self._span_parts(
+            table, attentions, spans, span_widths, attention_mask, special_tokens_mask, packing=packing
+        )
         contribution = parts.get("contribution")
         representation = torch.cat([part.to(hidden.dtype) for part in parts.values()], dim=-1)
         span_logits = self.span_classifier(representation, hidden[:, 0])
@@ -352,9 +356,14 @@ class AspertForJointExtraction(AspertPreTrainedModel):
         return output if return_dict is not False else output.to_tuple()
 
     def _encode(
-        self, input_ids: Tensor, attention_mask: Tensor, word_shapes: Tensor | None = None
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        word_shapes: Tensor | None = None,
+        packing: Packing | None = None,
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Last hidden layer [B, n, d] and, where the contribution is on, L attentions [B, H, n, n]."""
+        """Last hidden layer [B, n, d] and, where the contribution is on, L attentions [B, H, n, n], or [R, H, m, m] of
+        the packed rows."""
         wanted = self.config.attentional_contribution
         inputs = {"input_ids": input_ids}
         if self.config.word_shapes:
@@ -362,7 +371,6 @@ class AspertForJointExtraction(AspertPreTrainedModel):
                 raise ValueError("word_shapes=True needs word_shapes [B, n] in the batch; AspertDataCollator adds it")
             embeddings = self.encoder.get_input_embeddings()(input_ids)
             inputs = {"inputs_embeds": embeddings + self.word_shape_embedding(word_shapes)}
-        packing = self._packing(attention_mask)
         if packing is not None:
             inputs = {name: packing.pack(values) for name, values in inputs.items()}
             inputs["position_ids"] = packing.positions() + first_position(self.config.encoder_config)
@@ -380,7 +388,7 @@ class AspertForJointExtraction(AspertPreTrainedModel):
                 f"the encoder ({self.config.encoder_config.model_type}) returned {len(attentions)} attention tensors, "
                 f"not {expected}: load it with attn_implementation='eager', or set attentional_contribution=False"
             )
-        return hidden, attentions if packing is None else tuple(map(packing.unpack_maps, attentions))
+        return hidden, attentions
 
     def _packing(self, attention_mask: Tensor) -> Packing | None:
         """How a training batch is packed; None where that saves nothing or the encoder does not take it.
@@ -405,11 +413,12 @@ class AspertForJointExtraction(AspertPreTrainedModel):
         span_widths: Tensor,
         attention_mask: Tensor,
         special_tokens_mask: Tensor | None,
-        **fixed: Any,
+        **options: Any,
     ) -> dict[str, Tensor]:
         """The parts of E(s) in Eq. 6's order, each [B, S, ...]: max-pooled hidden states, f_a(s), width embedding.
 
-        An export fixes what otherwise depends on the values (see `attentional_contribution`).
+        What packed the attentions, and what an export fixes of all that otherwise depends on the values, goes to
+        `attentional_contribution`.
         """
         config = self.config
         inference = not (self.encoder.training or torch.is_grad_enabled())
@@ -431,7 +440,7 @@ class AspertForJointExtraction(AspertPreTrainedModel):
                 direction=config.contribution_direction,
                 special_tokens=config.contribution_special_tokens,
                 one_key=inference and config.contribution_threshold >= 0.5,
-                **fixed,
+                **options,
             )
         if config.width_embedding:
             parts["width"] = self.width_embedding(span_widths.clamp(max=MAX_WIDTH_ROWS - 1))
@@ -593,7 +602,8 @@ def _attention_for(config: AspertConfig) -> str | None:
     return "eager" if config.attentional_contribution else requested
 
 
-def _remove_pooler(encoder: PreTrainedModel) -> None:
-    """Drop the pooling layer, which ASpERT does not use and which would train without a gradient."""
+def _prepare(encoder: PreTrainedModel) -> None:
+    """Drop the pooling layer, which ASpERT does not use and which would train without a gradient; be fast on a CPU."""
     if getattr(encoder, "pooler", None) is not None:
         encoder.pooler = None
+    pack_linears(encoder)

@@ -22,6 +22,10 @@ class Packing:
         lengths: B sub-words; each sentence is padded on its right to n.
         length: n.
         device: of the batch.
+
+    Attributes:
+        row: [B, 1], the row of each sentence.
+        starts: [B, 1], where it begins there.
     """
 
     def __init__(self, lengths: Sequence[int], length: int, device: torch.device) -> None:
@@ -50,24 +54,20 @@ class Packing:
                 source[row, end - size : end] = torch.arange(size) + sentence * length
                 place[sentence, :size] = torch.arange(end - size, end) + row * self.row_length
         self._owner, self._source, self._place = (index.to(device) for index in (owner, source, place))
+        first = self._place[:, :1]
+        self.row, self.starts = first // self.row_length, first % self.row_length
 
     def pack(self, values: Tensor) -> Tensor:
         """[B, n, ...] to [R, m, ...]; what lies in a place that no sentence fills does not count."""
         return values.flatten(0, 1)[self._source]
 
+    def pack_mask(self, mask: Tensor) -> Tensor:
+        """bool [B, n] to [R, m]; False in a place that no sentence fills."""
+        return self.pack(mask) & (self._owner >= 0)
+
     def unpack(self, values: Tensor) -> Tensor:
         """[R, m, d] to [B, n, d]; padding holds anything."""
         return F.embedding(self._place, values.flatten(0, 1))
-
-    def unpack_maps(self, maps: Tensor) -> Tensor:
-        """[R, H, m, m] to [B, H, n, n]; padding is 0."""
-        blocks = [maps] * len(self._lengths)
-        for row, sentences in zip(maps, self.rows):
-            for sentence in sentences:
-                size, end = self._lengths[sentence], self._ends[sentence]
-                padding = self.length - size
-                blocks[sentence] = F.pad(row[:, end - size : end, end - size : end], (0, padding, 0, padding))
-        return torch.stack(blocks)
 
     def positions(self) -> Tensor:
         """[R, m], each token's position in its sentence."""

@@ -20,6 +20,7 @@ from modeling_aspert.configuration_aspert import (
     CONTRIBUTION_POOLINGS,
     CONTRIBUTION_SCOPES,
 )
+from modeling_aspert.sentence_packing import Packing
 
 SWITCHES = list(itertools.product(CONTRIBUTION_POOLINGS, CONTRIBUTION_SCOPES, CONTRIBUTION_DIRECTIONS, (True, False)))
 THRESHOLDS = (0.0, 0.2, 0.5)
@@ -112,6 +113,48 @@ def test_every_switch(pooling, scope, direction, special_tokens):
             direction=direction,
             special_tokens=special_tokens,
         )
+
+
+@pytest.mark.parametrize(("pooling", "scope", "direction", "special_tokens"), SWITCHES)
+def test_packed_rows(pooling, scope, direction, special_tokens):
+    """Sentences that share rows: the same values and gradients as one row a sentence."""
+    reals, length = [9, 4, 5, 3], 10
+    generator = np.random.default_rng(11)
+    single = torch.zeros(len(reals), HEADS, length, length)
+    packing = Packing(reals, length, torch.device("cpu"))
+    assert packing.rows == [[0], [2, 1], [3]]
+    rows = torch.zeros(len(packing.rows), HEADS, 9, 9)
+    rows[2, :, 3:] = float("nan")
+    for number, real in enumerate(reals):
+        block = tiny.random_attention(generator, HEADS, real, real).float()
+        single[number, :, :real, :real] = block
+        place = slice(int(packing.starts[number]), int(packing.starts[number]) + real)
+        rows[packing.row[number, 0], :, place, place] = block
+    both_masks = [masks(length, real, 2) for real in reals]
+    spans = torch.tensor([[(1, 2), (2, 8)], [(1, 3), (2, 3)], [(1, 4), (3, 4)], [(1, 2), (1, 2)]])
+    weights = torch.from_numpy(generator.normal(size=(*spans.shape[:2], 1))).float()
+    found = []
+    for maps, how in ((single.requires_grad_(), None), (rows.requires_grad_(), packing)):
+        result = attentional_contribution(
+            [maps],
+            spans,
+            torch.tensor([mask for mask, _ in both_masks]),
+            torch.tensor([special for _, special in both_masks]),
+            threshold=0.2,
+            pooling=pooling,
+            scope=scope,
+            direction=direction,
+            special_tokens=special_tokens,
+            packing=how,
+        )
+        (result * weights).sum().backward()
+        found.append(result.detach())
+    assert found[0].any()
+    torch.testing.assert_close(found[1], found[0], rtol=1e-5, atol=1e-6)
+    for number, real in enumerate(reals):
+        place = slice(int(packing.starts[number]), int(packing.starts[number]) + real)
+        of_row = rows.grad[packing.row[number, 0], :, place, place]
+        torch.testing.assert_close(of_row, single.grad[number, :, :real, :real], rtol=1e-5, atol=1e-6)
 
 
 @st.composite

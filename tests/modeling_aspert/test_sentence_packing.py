@@ -37,14 +37,16 @@ def test_places(lengths, padding):
     unpacked, positions = packing.unpack(packed), packing.positions()
     owner = packing.pack(torch.arange(len(lengths)).view(-1, 1, 1).expand(-1, length, 1))[..., 0]
     together = packing.mask(torch.float32)[:, 0] == 0
-    maps = packing.unpack_maps((packed * 1000 + packed.transpose(1, 2)).unsqueeze(1))
     for sentence, size in enumerate(lengths):
         own = batch[sentence, :size, 0]
         assert torch.equal(unpacked[sentence, :size, 0], own)
-        assert torch.equal(maps[sentence, 0, :size, :size], own[:, None] * 1000 + own)
-        assert maps[sentence].count_nonzero() <= size * size
+        row, start = int(packing.row[sentence]), int(packing.starts[sentence])
+        assert sentence in packing.rows[row]
+        assert torch.equal(packed[row, start : start + size, 0], own)
+    mask = packing.pack_mask(torch.ones(len(lengths), length, dtype=torch.bool))
     for row, sentences in enumerate(packing.rows):
         filled = fill[row]
+        assert mask[row].tolist() == [True] * filled + [False] * (max(lengths) - filled)
         same = owner[row, :filled, None] == owner[row, None, :filled]
         assert torch.equal(together[row, :filled, :filled], same)
         assert not together[row, :filled, filled:].any()

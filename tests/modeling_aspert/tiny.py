@@ -319,7 +319,7 @@ def make_batch(
 class LargestTensor(TorchDispatchMode):
     """Records the largest memory that any operation allocates, forward and backward, in values of 4 bytes.
 
-    Views are free: it is the storage that counts, once.
+    Views are free: it is the storage that counts, once. Packed weights, which have none, do not count.
     """
 
     def __init__(self) -> None:
@@ -328,15 +328,19 @@ class LargestTensor(TorchDispatchMode):
         self.operation = "none"
 
     def __torch_dispatch__(self, operation: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        given = {id(tensor.untyped_storage()) for tensor in args if isinstance(tensor, torch.Tensor)}
+        given = {id(tensor.untyped_storage()) for tensor in args if _has_storage(tensor)}
         result = operation(*args, **(kwargs or {}))
         for tensor in result if isinstance(result, (tuple, list)) else [result]:
-            if not isinstance(tensor, torch.Tensor) or id(tensor.untyped_storage()) in given:
+            if not _has_storage(tensor) or id(tensor.untyped_storage()) in given:
                 continue
             values = tensor.untyped_storage().nbytes() // 4
             if values > self.values:
                 self.values, self.operation = values, f"{operation} -> {tuple(tensor.shape)}"
         return result
+
+
+def _has_storage(value: Any) -> bool:
+    return isinstance(value, torch.Tensor) and value.layout == torch.strided
 
 
 def random_attention(

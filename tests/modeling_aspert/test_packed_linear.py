@@ -1,0 +1,139 @@
+"""Linear layers from packed weights: the same values, only where that is safe, and never from weights of before."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from modeling_aspert.packed_linear import MAX_ROWS, PackedForward, pack_linears
+from tests.modeling_aspert.tiny import make_batch, make_model
+
+pytestmark = pytest.mark.skipif(
+    not torch.backends.mkldnn.is_available(), reason="PyTorch was built without oneDNN: nothing is packed"
+)
+
+
+def make_layer(bias: bool = True) -> torch.nn.Linear:
+    torch.manual_seed(3)
+    layer = torch.nn.Linear(24, 40, bias=bias)
+    pack_linears(layer)
+    return layer
+
+
+def is_packed(layer: torch.nn.Linear) -> bool:
+    return layer.forward._packed is not None
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("shape", [(24,), (1, 24), (1, 7, 24), (2, MAX_ROWS // 2, 24)])
+def test_the_same_values(shape, bias):
+    layer, values = make_layer(bias), torch.randn(shape)
+    with torch.inference_mode():
+        found = layer(values)
+    assert is_packed(layer)
+    torch.testing.assert_close(found, F.linear(values, layer.weight, layer.bias), rtol=1e-5, atol=1e-6)
+
+
+def test_strided_values():
+    layer, values = make_layer(), torch.randn(5, 24, 3).transpose(1, 2)
+    with torch.inference_mode():
+        torch.testing.assert_close(layer(values), F.linear(values, layer.weight, layer.bias), rtol=1e-5, atol=1e-6)
+    assert is_packed(layer)
+
+
+def test_not_for_many_rows():
+    layer = make_layer()
+    with torch.inference_mode():
+        layer(torch.randn(1, MAX_ROWS + 1, 24))
+        assert layer(torch.randn(0, 24)).shape == (0, 40)
+    assert not is_packed(layer)
+
+
+def test_not_where_weights_may_change():
+    layer, values = make_layer(), torch.randn(2, 24)
+    layer(values).sum().backward()
+    assert layer.weight.grad is not None
+    with torch.no_grad():
+        layer(values)
+    assert not is_packed(layer)
+
+
+def test_not_in_other_precisions():
+    layer, values = make_layer(), torch.randn(2, 24)
+    with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16):
+        assert layer(values).dtype == torch.bfloat16
+    layer.bfloat16()
+    with torch.inference_mode():
+        assert layer(values.bfloat16()).dtype == torch.bfloat16
+    assert not is_packed(layer)
+
+
+def test_weights_made_in_inference_mode_are_not_packed():
+    with torch.inference_mode():
+        layer = make_layer()
+        layer(torch.randn(2, 24))
+    assert not is_packed(layer)
+
+
+@pytest.mark.parametrize("change", ["in place", "optimizer", "load", "cast", "data"])
+def test_changed_weights_are_packed_again(change):
+    layer, values = make_layer(), torch.randn(3, 24)
+    with torch.inference_mode():
+        before = layer(values)
+    if change == "in place":
+        with torch.no_grad():
+            layer.weight.mul_(2)
+    elif change == "optimizer":
+        layer(values).sum().backward()
+        torch.optim.AdamW(layer.parameters(), lr=0.1, fused=True).step()
+    elif change == "load":
+        layer.load_state_dict({name: 3 * weight for name, weight in layer.state_dict().items()})
+    elif change == "cast":
+        layer.bfloat16().float()
+    else:
+        layer.weight.data = layer.weight.data + 1
+    with torch.inference_mode():
+        found = layer(values)
+    torch.testing.assert_close(found, F.linear(values, layer.weight, layer.bias), rtol=1e-5, atol=1e-6)
+    assert not torch.equal(found, before)
+
+
+def test_a_copy_is_of_its_own():
+    layer, values = make_layer(), torch.randn(3, 24)
+    with torch.inference_mode():
+        before = layer(values)
+    twin = copy.deepcopy(layer)
+    assert twin.forward.layer is twin and not is_packed(twin)
+    with torch.no_grad():
+        twin.weight.zero_()
+    with torch.inference_mode():
+        assert torch.equal(layer(values), before)
+        torch.testing.assert_close(twin(values), layer.bias.expand(3, -1), rtol=1e-5, atol=1e-6)
+
+
+def test_a_compiled_layer_is_plain():
+    layer, values = make_layer(), torch.randn(3, 24)
+    compiled = torch.compile(layer, backend="eager", fullgraph=True)
+    with torch.inference_mode():
+        torch.testing.assert_close(compiled(values), F.linear(values, layer.weight, layer.bias))
+    assert not is_packed(layer)
+
+
+def test_a_model_packs_its_encoder_and_nothing_that_is_saved():
+    model = make_model()
+    names = set(model.state_dict())
+    batch = make_batch(model.config, training=False, indices=[0])
+    batch.pop("word_spans")
+    assert batch["input_ids"].numel() <= MAX_ROWS
+    with torch.no_grad():
+        expected = model(**batch)
+    with torch.inference_mode():
+        found = model(**batch)
+    layers = [layer for layer in model.encoder.modules() if type(layer) is torch.nn.Linear]
+    assert layers and all(isinstance(layer.forward, PackedForward) and is_packed(layer) for layer in layers)
+    for name in ("span_logits", "relation_logits"):
+        torch.testing.assert_close(getattr(found, name), getattr(expected, name), rtol=1e-4, atol=1e-5)
+    assert set(model.state_dict()) == names
