@@ -63,7 +63,8 @@ def attentional_contribution(
             tokens: the prose of Section 4.2) or ``span`` (s itself).
         direction: ``from_span`` (queries in s, keys in O), ``to_span`` (the reverse) or ``both`` side by side.
         special_tokens: whether special tokens count in O.
-        packing: how the sentences share rows, where they do; the attentions are then [R, H, m, m], and 0 between sentences.
+        packing: how the sentences share rows, where they do: the attentions are then [R, H, m, m], 0 between sentences,
+            and all else is of the sentences.
         one_key: for inference: at most one key of a real row passes the gate, and it is not padding, as where
             theta >= 0.5 and rows sum to 1. The same values, faster; no gradients.
         offsets: [W], 0 to W - 1 where W is at least the widest span in sub-words. Default: from the spans, which an

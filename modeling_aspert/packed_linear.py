@@ -46,18 +46,18 @@ class PackedForward:
         # the mapping takes a fraction of the time of the module's attributes
         parameters = self.layer._parameters
         weight, bias = parameters["weight"], parameters["bias"]
+        if torch.compiler.is_compiling():
+            return F.linear(values, weight, bias)
+        if torch.is_grad_enabled() or not values.is_cpu or values.dtype is not torch.float32:
+            # fused optimizers do not count their changes, and elsewhere packed weights are of no use
+            self._forget()
+            return F.linear(values, weight, bias)
         if (
-            torch.compiler.is_compiling()
-            or not torch.is_inference_mode_enabled()
-            or not values.is_cpu
-            or values.dtype is not torch.float32
+            not torch.is_inference_mode_enabled()
             or not 0 < values.numel() <= MAX_ROWS * values.shape[-1]
             or torch.is_autocast_enabled("cpu")
             or not self._are_packed(weight)
         ):
-            if torch.is_grad_enabled():
-                # fused optimizers do not count their changes
-                self._forget()
             return F.linear(values, weight, bias)
         return torch.ops.mkldnn._linear_pointwise(values, self._packed, bias, "none", [], "")
 

@@ -71,6 +71,20 @@ def test_not_in_other_precisions():
     assert not is_packed(layer)
 
 
+def test_packed_weights_go_where_they_are_of_no_use():
+    layer, values = make_layer(), torch.randn(2, 24)
+    for use in ("training", "bf16"):
+        with torch.inference_mode():
+            layer(values)
+        assert is_packed(layer)
+        if use == "training":
+            layer(values)
+        else:
+            with torch.inference_mode():
+                layer.bfloat16()(values.bfloat16())
+        assert not is_packed(layer) and layer.forward._source is None
+
+
 def test_weights_made_in_inference_mode_are_not_packed():
     with torch.inference_mode():
         layer = make_layer()
