@@ -1,8 +1,8 @@
 """Linear layers whose weights lie ready in oneDNN's order, for few sub-words at a time on a CPU.
 
 A matrix product first brings its weights into blocks. Over few rows that takes about as long as the product itself, and
-PyTorch's own product then uses one thread; with the weights in blocks already, a single short sentence takes a half to
-nine tenths of the time. Many rows gain nothing.
+PyTorch's own product then hardly uses a second thread. With the weights in blocks already, a short sentence takes less
+time, most of all with several threads. Many rows gain nothing.
 """
 
 from __future__ import annotations

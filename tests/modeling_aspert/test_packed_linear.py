@@ -5,11 +5,11 @@ from __future__ import annotations
 import copy
 
 import pytest
+import tiny
 import torch
 from torch.nn import functional as F
 
 from modeling_aspert.packed_linear import MAX_ROWS, PackedForward, pack_linears
-from tests.modeling_aspert.tiny import make_batch, make_model
 
 pytestmark = pytest.mark.skipif(
     not torch.backends.mkldnn.is_available(), reason="PyTorch was built without oneDNN: nothing is packed"
@@ -137,9 +137,9 @@ def test_a_compiled_layer_is_plain():
 
 
 def test_a_model_packs_its_encoder_and_nothing_that_is_saved():
-    model = make_model()
+    model = tiny.make_model()
     names = set(model.state_dict())
-    batch = make_batch(model.config, training=False, indices=[0])
+    batch = tiny.make_batch(model.config, training=False, indices=[0])
     batch.pop("word_spans")
     assert batch["input_ids"].numel() <= MAX_ROWS
     with torch.no_grad():
