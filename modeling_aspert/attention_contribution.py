@@ -93,7 +93,8 @@ def attentional_contribution(
     width, size = ends - starts, other.sum(-1, keepdim=True)
     row = torch.arange(spans.shape[0], device=spans.device).unsqueeze(1)
     if packing is not None:
-        real, other = packing.pack_mask(real), packing.pack_mask(other)
+        packed = packing.pack_mask(real)
+        real, other = packed, packed if other is real else packing.pack_mask(other)
         starts, ends, row = starts + packing.starts, ends + packing.starts, packing.row
     directions = ("from_span", "to_span") if direction == "both" else (direction,)
     parts = []
