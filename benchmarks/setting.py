@@ -15,7 +15,18 @@ import torch
 
 from benchmarks.experiments import ROOT
 from benchmarks.results import describe_machine
-from benchmarks.workloads import Extraction, Labels, build_model, calibrate, is_trained, load_processor
+from benchmarks.workloads import (
+    Extraction,
+    Labels,
+    build_model,
+    calibrate,
+    count_predicted,
+    fit_span_classifier,
+    is_trained,
+    load_processor,
+    without_contribution,
+)
+from modeling_aspert.encoders import resolve_encoder
 
 _PACKAGES = ("torch", "transformers", "tokenizers", "numpy")
 # What changes timings and is set outside of Python.
@@ -71,19 +82,20 @@ class Setting:
     def synchronize(self) -> Any:
         return torch.cuda.synchronize if self.device.type == "cuda" else None
 
-    def model(self, contribution: bool, dtype: str = "fp32", preset: str = "paper") -> Any:
-        """A model on the device; untrained heads predict as many entities and relations as the test split holds."""
-        trained = is_trained(self.encoder) if Path(self.encoder).is_dir() else False
-        encoder = self.encoder
-        if trained and not contribution:
-            # off needs other heads: an untrained model on an encoder of the same shape
-            encoder = self.arguments.encoder
-        model = build_model(encoder, self.processor, self.labels, contribution=contribution, preset=preset)
+    def model(self, contribution: bool, dtype: str = "fp32") -> Any:
+        """A model on the device; untrained heads predict as many entities and relations as the test split holds, and the
+        entities about where it holds them. Without the contribution it is the same model less what sees it."""
+        model = build_model(self.encoder, self.processor, self.labels, contribution=True)
         model.to(self.device)
-        if not (trained and contribution):
+        if not is_trained(resolve_encoder(self.encoder)):
             extraction = Extraction(model, self.processor, self.test, 16)
+            fit_span_classifier(extraction)
             gold = [sum(len(record[part]) for record in self.test) for part in ("entities", "relations")]
-            self.predicted["on" if contribution else "off"] = calibrate(extraction, *gold)
+            self.predicted["on"] = calibrate(extraction, *gold)
+        if not contribution:
+            model = without_contribution(model)
+            records = Extraction(model, self.processor, self.test, 16)()
+            self.predicted["off"] = count_predicted(records)
         return model.to(torch.bfloat16) if dtype == "bf16" else model
 
     def rival(self) -> Any:

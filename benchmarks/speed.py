@@ -6,8 +6,9 @@
     python benchmarks/speed.py --smoke                             the shape of the result in under a minute
 
 Every ratio comes from workloads that ran in turn, round by round, in this one command. Above 1 means that ours is
-faster. Untrained heads are shifted to predict as many entities and relations as the corpus holds, so that no figure
-depends on training.
+faster. Untrained heads are fitted and shifted to predict as many entities and relations as the corpus holds, the
+entities about where it holds them, so that no figure depends on training. The model without the contribution is the
+same model less the weights that see it.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from transformers import AutoConfig, AutoTokenizer, BertConfig
 
 import modeling_aspert.modeling_aspert as network
@@ -86,11 +88,46 @@ def bare_encoder(model: AspertForJointExtraction) -> nn.Module:
     for module in encoder.modules():
         # packed weights are ours
         vars(module).pop("forward", None)
+    _choose_fastest_attention(encoder)
+    return encoder
+
+
+def without_contribution(model: AspertForJointExtraction) -> AspertForJointExtraction:
+    """The same weights less the columns that see the contribution, with the encoder's fastest attention.
+
+    So both models predict much the same, and differ in nothing but what the contribution costs.
+    """
+    config = copy.deepcopy(model.config)
+    config.attentional_contribution = False
+    off = AspertForJointExtraction(config)
+    off.encoder = copy.deepcopy(model.encoder)
+    _choose_fastest_attention(off.encoder)
+    weights = model.state_dict()
+    for name, values in off.state_dict().items():
+        given = weights[name]
+        if given.shape != values.shape:
+            given = given[:, ~_sees_contribution(model, name)]
+        values.copy_(given)
+    return off.to(model.device, model.dtype).eval()
+
+
+def _sees_contribution(model: AspertForJointExtraction, name: str) -> Tensor:
+    """Which columns of a weight see the contribution."""
+    config, columns = model.config, model.config.contribution_size
+    begin = config.encoder_config.hidden_size * (3 if config.span_boundaries else 1)
+    sees = torch.zeros(model.get_parameter(name).shape[1], dtype=torch.bool)
+    sees[begin : begin + columns] = True
+    if name.startswith("relation_classifier."):
+        tail = sum(model.relation_classifier.sizes[:2]) + begin
+        sees[tail : tail + columns] = True
+    return sees
+
+
+def _choose_fastest_attention(encoder: nn.Module) -> None:
     try:
         encoder.set_attn_implementation("sdpa")
     except (ValueError, ImportError):
         encoder.set_attn_implementation("eager")
-    return encoder
 
 
 def attention_of(encoder: nn.Module) -> str:
@@ -308,6 +345,42 @@ def fused_adamw(module: nn.Module) -> torch.optim.Optimizer:
     return torch.optim.AdamW(parameters, lr=_LEARNING_RATE, weight_decay=0.0, fused=True)
 
 
+def fit_span_classifier(extraction: Extraction) -> None:
+    """Set an untrained MLP's output layer by least squares to the entities of the extraction's records.
+
+    Random weights find their entities in a few sentences, which then hold hundreds of pairs; of a trained model's, each
+    sentence has a few.
+    """
+    model = extraction.model
+    output = model.span_classifier.output
+    size, labels = output.in_features + 1, len(model.config.entity_types) + 1
+    products, targets = torch.zeros(size, size), torch.zeros(size, labels)
+    seen: list[Tensor] = []
+    hook = output.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    sentences = extraction.processor.encode(extraction.words)
+    for batch in extraction.batches([sentence.num_tokens for sentence in sentences]):
+        _, word_spans, mask = extraction.forward([sentences[position] for position in batch])
+        hidden = F.pad(torch.cat(seen, dim=1)[mask].float().cpu(), (0, 1), value=1.0)
+        seen.clear()
+        gold = [
+            {(entity["start"], entity["end"]): entity["type"] for entity in extraction.records[position]["entities"]}
+            for position in batch
+        ]
+        types = [
+            entities.get(tuple(span))
+            for entities, spans, real in zip(gold, word_spans.tolist(), mask.tolist())
+            for span in itertools.compress(spans, real)
+        ]
+        places = [0 if name is None else model.config.entity_types.index(name) + 1 for name in types]
+        products += hidden.T @ hidden
+        targets += hidden.T @ F.one_hot(torch.tensor(places), labels).float()
+    hook.remove()
+    products.diagonal().add_(products.diagonal().mean() * 1e-3)
+    weights = torch.linalg.solve(products, targets).T
+    output.weight.data.copy_(weights[:, :-1])
+    output.bias.data.copy_(weights[:, -1])
+
+
 def calibrate(extraction: Extraction, entities: int, relations: int | None) -> dict[str, int]:
     """Shift the biases of untrained heads so that about so many entities and relations are predicted in all.
 
@@ -333,11 +406,12 @@ def calibrate(extraction: Extraction, entities: int, relations: int | None) -> d
             for output, _ in _outputs(extraction)
         ]
         _shift(model.relation_classifier.output.bias.data, torch.cat(scores), relations, sign=-1.0)
-    records = extraction()
-    return {
-        "entities": sum(len(record["entities"]) for record in records),
-        "relations": sum(len(record["relations"]) for record in records),
-    }
+    return count_predicted(extraction())
+
+
+def count_predicted(records: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """Entities and relations of records in all."""
+    return {part: sum(len(record[part]) for record in records) for part in ("entities", "relations")}
 
 
 def _outputs(extraction: Extraction) -> Iterator[tuple[Any, Tensor]]:

@@ -182,8 +182,8 @@ def _sums_of_one_key(
     # from the first span: what is before it, such as [CLS], takes most rows and is in no span
     before = torch.where(ends > starts, starts, length).amin() - 1 if offsets is None and starts.numel() else -1
     places = (torch.arange(length, device=real.device) - before).clamp(min=0).float()
-    weights = torch.stack([torch.ones_like(places), places], dim=-1)
-    sums = torch.stack([F.threshold(maps.float(), threshold, 0.0).matmul(weights) for maps in attentions])
+    weights = torch.stack([torch.ones_like(places), places])
+    sums = torch.stack([F.linear(F.threshold(maps.float(), threshold, 0.0), weights) for maps in attentions])
     sums = sums.permute(4, 1, 3, 0, 2).flatten(3).masked_fill_(~real.unsqueeze(-1), 0.0)
     rows, weighted = sums.unbind()
     if scope == "sentence":
@@ -193,22 +193,23 @@ def _sums_of_one_key(
     size = batch_size * length * channels
     values, weighted = rows.reshape(-1), weighted.reshape(-1)
     if offsets is None:
-        offsets = torch.arange(_widest(starts, ends, length), device=starts.device)
+        widest = _widest(starts, ends, length)
         place = weighted.nonzero().squeeze(-1)
         values, weighted = values[place], weighted[place]
         query = place // channels % length
     else:
+        widest = offsets.shape[0]
         place = torch.arange(size, device=starts.device)
         query = torch.arange(length, device=starts.device).view(1, -1, 1).expand_as(rows).reshape(-1)
     # from the query to its key
     reach = (weighted / values.clamp(min=threshold)).round().long() + before - query
     # a hook lies where its later end is; those that reach further than any span share a place behind all others
     index = place + reach.clamp(min=0) * channels + reach.abs() * size
-    hooks = rows.new_zeros(offsets.shape[0] * size + 1)
+    hooks = rows.new_zeros(widest * size + 1)
     hooks.scatter_add_(0, index.clamp(max=hooks.shape[0] - 1), values)
     return _strips_less_blocks(
         rows if scope == "context" else None,
-        hooks[:-1].view(offsets.shape[0], batch_size, length, channels),
+        hooks[:-1].view(widest, batch_size, length, channels),
         row,
         starts,
         ends,
@@ -236,7 +237,7 @@ def _strips_less_blocks(
     Args:
         rows: [B, n, C], the sum of each row over O.
         hooks: [W, B, n, C], what each position adds to a block that ends in it, see `_hooks`.
-        offsets: [W], 0 to W - 1; needed with hooks only.
+        offsets: [W], 0 to W - 1. None for inference: faster, and the hooks are lost.
     """
     total = None
     if rows is not None:
@@ -244,22 +245,44 @@ def _strips_less_blocks(
         before = row * (rows.shape[1] + 1)
         total = F.embedding(before + ends, prefix).sub_(F.embedding(before + starts, prefix))
     if hooks is not None:
-        reach, batch_size, length, channels = hooks.shape
-        # running sums over the offsets; as a product they take a third of the time
-        sums = (offsets.unsqueeze(1) >= offsets).to(hooks.dtype)
-        blocks = sums.matmul(hooks.flatten(1)).view(-1, channels)
-        # a block grows by one hook at a time: the hook of s + k that reaches back to s
-        layer = torch.arange(reach * batch_size, device=starts.device).view(reach, batch_size, 1) * length
-        ending = torch.arange(length, device=starts.device) + offsets.view(-1, 1, 1)
-        # hooks of padding may be NaN and are never looked at
-        ending = torch.minimum(ending, (real.sum(-1, keepdim=True) - 1).clamp(min=0))
-        blocks = F.embedding(layer + ending, blocks)
-        blocks = sums.matmul(blocks.flatten(1)).view(-1, channels)
+        _, batch_size, length, channels = hooks.shape
         last = (ends - starts - 1).clamp(min=0)
-        block = F.embedding((last * batch_size + row) * length + starts, blocks)
+        if offsets is None:
+            blocks, position = _blocks_by_end(hooks), (ends - 1).clamp(min=0)
+        else:
+            blocks, position = _blocks_by_start(hooks, real, offsets), starts
+        block = F.embedding((last * batch_size + row) * length + position, blocks.view(-1, channels))
         total = block if total is None else total.sub_(block)
     # differences of sums can fall a rounding error below 0
     return total.clamp_(min=0)
+
+
+def _blocks_by_start(hooks: Tensor, real: Tensor, offsets: Tensor) -> Tensor:
+    """The sums [W, B, n, C] over all blocks, of 1 to W positions, that start at each position. Has a gradient and can be
+    exported."""
+    reach, batch_size, length, channels = hooks.shape
+    # running sums over the offsets; as a product they take a third of the time
+    sums = (offsets.unsqueeze(1) >= offsets).to(hooks.dtype)
+    blocks = sums.matmul(hooks.flatten(1)).view(-1, channels)
+    # a block grows by one hook at a time: the hook of s + k that reaches back to s
+    layer = torch.arange(reach * batch_size, device=hooks.device).view(reach, batch_size, 1) * length
+    ending = torch.arange(length, device=hooks.device) + offsets.view(-1, 1, 1)
+    # hooks of padding may be NaN and are never looked at
+    ending = torch.minimum(ending, (real.sum(-1, keepdim=True) - 1).clamp(min=0))
+    return sums.matmul(F.embedding(layer + ending, blocks).flatten(1)).view(hooks.shape)
+
+
+def _blocks_by_end(hooks: Tensor) -> Tensor:
+    """The sums [W, B, n, C] over all blocks, of 1 to W positions, that end in each position; takes the place of the
+    hooks."""
+    layers, without_first, without_last = (part.unbind() for part in (hooks, hooks[:, :, 1:], hooks[:, :, :-1]))
+    # a position's own hooks, as far back as the block's start
+    for width in range(1, len(layers)):
+        layers[width].add_(layers[width - 1])
+    # and the block without that position
+    for width in range(1, len(layers)):
+        without_first[width].add_(without_last[width - 1])
+    return hooks
 
 
 def _hooks(gated: Tensor, before: Tensor) -> Tensor:

@@ -12,10 +12,20 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
+import modeling_aspert.modeling_aspert as network
 from benchmarks import memory, page, speed, timing
 from benchmarks.setting import Setting
-from benchmarks.workloads import Extraction, calibrate, heads_only, sentences_of_length
+from benchmarks.workloads import (
+    Extraction,
+    attention_of,
+    calibrate,
+    heads_only,
+    sentences_of_length,
+    without_contribution,
+)
+from modeling_aspert import AspertForJointExtraction
 from modeling_aspert.extraction import Extractor, Sentence
+from modeling_aspert.scoring import compute_scores
 
 
 @pytest.fixture(scope="module")
@@ -116,6 +126,29 @@ def test_heads_are_calibrated_to_the_counts(setting):
     assert predicted["entities"] == 20 and 3 <= predicted["relations"] <= 10
     predicted = calibrate(Extraction(model, setting.processor, setting.test, 5), entities=0, relations=None)
     assert predicted == {"entities": 0, "relations": 0}
+
+
+def test_entities_lie_where_the_corpus_has_them(setting):
+    records = Extraction(setting.model(True), setting.processor, setting.test, 16)()
+    scores = compute_scores(records, setting.test)
+    assert scores["ner_micro_f1"] > 50
+
+
+@pytest.mark.parametrize(
+    "fields", [{}, {"span_boundaries": True, "relation_entity_types": True}, {"relation_contribution": False}]
+)
+def test_without_the_contribution_all_else_is_the_same(tiny, setting, monkeypatch, fields):
+    model = AspertForJointExtraction.from_encoder_pretrained(tiny, **vars(setting.labels), **fields)
+    off = without_contribution(model)
+    assert off.config.contribution_size == 0 and attention_of(off.encoder) == "sdpa"
+    real = network.attentional_contribution
+    monkeypatch.setattr(network, "attentional_contribution", lambda *args, **options: real(*args, **options) * 0)
+    outputs = []
+    for one in (model, off):
+        extraction = Extraction(one, setting.processor, setting.test, 16)
+        outputs.append(extraction.forward(setting.processor.encode(extraction.words))[0])
+    torch.testing.assert_close(outputs[1].span_logits, outputs[0].span_logits)
+    torch.testing.assert_close(outputs[1].relation_logits, outputs[0].relation_logits)
 
 
 @pytest.mark.parametrize("length", [5, 64, 200])
