@@ -7,7 +7,8 @@ time, most of all with several threads. Many rows gain nothing.
 
 from __future__ import annotations
 
-import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,6 +17,8 @@ from torch.nn import functional as F
 
 # Sub-words of a batch up to which the product from packed weights is the faster one.
 MAX_ROWS = 64
+# Layers of one module that see the same input, by the names that transformers gives them: one product does for all.
+_TOGETHER = (("query", "key", "value"), ("q", "k", "v"), ("q_lin", "k_lin", "v_lin"))
 # the operations that torch.compile's own code is made of; a build without oneDNN does not have them
 _AVAILABLE = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
@@ -23,63 +26,127 @@ _AVAILABLE = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, 
 def pack_linears(module: nn.Module) -> None:
     """Let all linear layers of a module take packed weights in inference mode. Weights, state dict and training stay as
     they are."""
-    if _AVAILABLE:
-        for layer in module.modules():
-            if type(layer) is nn.Linear:
-                layer.forward = PackedForward(layer)
+    if not _AVAILABLE:
+        return
+    groups = [[layer] for layer in module.modules() if type(layer) is nn.Linear]
+    for parent in module.modules():
+        siblings = ([parent._modules.get(name) for name in names] for names in _TOGETHER)
+        groups += [layers for layers in siblings if _go_together(layers)]
+    for layers in groups:
+        weights = PackedWeights(layers)
+        for position, layer in enumerate(layers):
+            layer.forward = PackedForward(layer, weights, position)
+
+
+def _go_together(layers: Sequence[nn.Module | None]) -> bool:
+    return all(type(layer) is nn.Linear for layer in layers) and (
+        len({(layer.in_features, layer.bias is None) for layer in layers}) == 1
+    )
+
+
+@dataclass(frozen=True)
+class _Packed:
+    """Weights in blocks, and what they were made of."""
+
+    weight: Tensor
+    bias: Tensor | None
+    stamps: list[tuple[int, int]]
+    # kept, so that no other weights come to lie in their place
+    sources: list[Tensor]
+
+
+class PackedWeights:
+    """The weights of a layer, or of layers that see the same input, as one.
+
+    They are packed when they are first needed, and again where they were changed: in place or by other tensors. (What is
+    written into ``weight.data`` nobody is told of.) They take as much memory as the layers' own.
+    """
+
+    def __init__(self, layers: Sequence[nn.Linear]) -> None:
+        self.layers = layers
+        self.forget()
+
+    # threads may work at once: what belongs together is replaced as one
+
+    def forget(self) -> None:
+        self.packed: _Packed | None = None
+        self.waiting: tuple[Tensor, list[Tensor | None]] | None = None
+
+    def output(self, values: Tensor, position: int) -> Tensor | None:
+        """What one of the layers makes of values; None where the weights cannot be packed.
+
+        The first that is asked works for all, and the others find theirs, once and for this very tensor.
+        """
+        waiting = self.waiting
+        if waiting is None or waiting[0] is not values or waiting[1][position] is None:
+            packed = self._current()
+            if packed is None:
+                return None
+            product = torch.ops.mkldnn._linear_pointwise(values, packed.weight, packed.bias, "none", [], "")
+            if len(self.layers) == 1:
+                return product
+            waiting = values, list(product.split([layer.out_features for layer in self.layers], dim=-1))
+            self.waiting = waiting
+        outputs = waiting[1]
+        output, outputs[position] = outputs[position], None
+        if all(left is None for left in outputs):
+            self.waiting = None
+        return output
+
+    def _current(self) -> _Packed | None:
+        # the mapping takes a fraction of the time of a module's attributes
+        parameters = [layer._parameters for layer in self.layers]
+        weights = [given["weight"] for given in parameters]
+        biases = [given["bias"] for given in parameters if given["bias"] is not None]
+        sources = weights + biases
+        # of weights made in inference mode no one can tell whether they were changed
+        if any(source.is_inference() or source.dtype is not torch.float32 for source in sources):
+            return None
+        stamps = [(source.data_ptr(), source._version) for source in sources]
+        packed = self.packed
+        if packed is None or packed.stamps != stamps:
+            weight = torch.ops.mkldnn._reorder_linear_weight(torch.cat(weights).detach(), None)
+            bias = torch.cat(biases).detach() if biases else None
+            packed = _Packed(weight, bias, stamps, [source.detach() for source in sources])
+            self.packed, self.waiting = packed, None
+        return packed
+
+    def __getstate__(self) -> dict[str, Any]:
+        # packed weights can be neither copied nor pickled
+        return {"layers": self.layers}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.layers = state["layers"]
+        self.forget()
 
 
 class PackedForward:
     """The forward pass of a linear layer: from packed weights in inference mode, over few rows, in fp32 on a CPU; else
     as ever.
 
-    The weights are packed when they are first needed, and again where they were changed: by a training, of which this
-    layer sees a forward pass, in place or by other tensors. (What is written into ``weight.data`` in evaluation mode
-    nobody is told of.) They take as much memory as the layer's own.
+    Args:
+        layer: the layer.
+        weights: its packed weights.
+        position: its place among the layers of these.
     """
 
-    def __init__(self, layer: nn.Linear) -> None:
-        self.layer = layer
-        self._forget()
+    def __init__(self, layer: nn.Linear, weights: PackedWeights, position: int) -> None:
+        self.layer, self.weights, self.position = layer, weights, position
 
     def __call__(self, values: Tensor) -> Tensor:
-        # the mapping takes a fraction of the time of the module's attributes
         parameters = self.layer._parameters
         weight, bias = parameters["weight"], parameters["bias"]
         if torch.compiler.is_compiling():
             return F.linear(values, weight, bias)
         if torch.is_grad_enabled() or not values.is_cpu or values.dtype is not torch.float32:
             # fused optimizers do not count their changes, and elsewhere packed weights are of no use
-            self._forget()
+            self.weights.forget()
             return F.linear(values, weight, bias)
+        output = None
         if (
-            not torch.is_inference_mode_enabled()
-            or not 0 < values.numel() <= MAX_ROWS * values.shape[-1]
-            or torch.is_autocast_enabled("cpu")
-            or not self._are_packed(weight)
+            torch.is_inference_mode_enabled()
+            and 0 < values.numel() <= MAX_ROWS * values.shape[-1]
+            and not torch.is_autocast_enabled("cpu")
         ):
-            return F.linear(values, weight, bias)
-        return torch.ops.mkldnn._linear_pointwise(values, self._packed, bias, "none", [], "")
-
-    def _are_packed(self, weight: Tensor) -> bool:
-        # of weights made in inference mode no one can tell whether they were changed
-        if weight.is_inference() or weight.dtype is not torch.float32:
-            return False
-        if self._pointer != weight.data_ptr() or self._version != weight._version:
-            self._source = weight.detach()
-            self._packed = torch.ops.mkldnn._reorder_linear_weight(self._source, None)
-            self._pointer, self._version = weight.data_ptr(), weight._version
-        return True
-
-    def _forget(self) -> None:
-        self._packed: Tensor | None = None
-        # kept, so that no other weights come to lie in its place
-        self._source: Tensor | None = None
-        self._pointer = self._version = -1
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> PackedForward:
-        # packed weights cannot be copied
-        return PackedForward(copy.deepcopy(self.layer, memo))
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return PackedForward, (self.layer,)
+            output = self.weights.output(values, self.position)
+        return F.linear(values, weight, bias) if output is None else output

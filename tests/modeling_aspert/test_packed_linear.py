@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import pickle
+import threading
 
 import pytest
 import tiny
@@ -24,7 +26,7 @@ def make_layer(bias: bool = True) -> torch.nn.Linear:
 
 
 def is_packed(layer: torch.nn.Linear) -> bool:
-    return layer.forward._packed is not None
+    return layer.forward.weights.packed is not None
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -82,7 +84,7 @@ def test_packed_weights_go_where_they_are_of_no_use():
         else:
             with torch.inference_mode():
                 layer.bfloat16()(values.bfloat16())
-        assert not is_packed(layer) and layer.forward._source is None
+        assert not is_packed(layer)
 
 
 def test_weights_made_in_inference_mode_are_not_packed():
@@ -126,6 +128,89 @@ def test_a_copy_is_of_its_own():
     with torch.inference_mode():
         assert torch.equal(layer(values), before)
         torch.testing.assert_close(twin(values), layer.bias.expand(3, -1), rtol=1e-5, atol=1e-6)
+
+
+class Attention(torch.nn.Module):
+    def __init__(self, names=("query", "key", "value"), biases=(True, True, True)):
+        super().__init__()
+        torch.manual_seed(4)
+        for name, size, bias in zip(names, (24, 16, 8), biases):
+            setattr(self, name, torch.nn.Linear(24, size, bias=bias))
+        pack_linears(self)
+
+    def layers(self):
+        return list(self._modules.values())
+
+
+def assert_right(layers, values):
+    for layer in layers:
+        found = layer(values)
+        torch.testing.assert_close(found, F.linear(values, layer.weight, layer.bias), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("biases", [(True, True, True), (False, False, False)])
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1), (1, 1, 0), (0,), (2, 2, 2)])
+def test_layers_with_one_input_share_a_product(order, biases):
+    layers = Attention(biases=biases).layers()
+    assert len({id(layer.forward.weights) for layer in layers}) == 1
+    with torch.inference_mode():
+        for _ in range(2):
+            assert_right([layers[position] for position in order], torch.randn(3, 24))
+
+
+def test_a_shared_product_is_for_one_input_only_and_is_taken_once():
+    query, key, value = Attention().layers()
+    first, second = torch.randn(2, 3, 24)
+    with torch.inference_mode():
+        query(first)
+        assert_right([key], second)
+        assert_right([value, key, query], first)
+        assert query.forward.weights.waiting is None
+        query(first)
+        # taken already: what is asked for again is made anew
+        first.mul_(2)
+        assert_right([query, key, value], first)
+
+
+def test_layers_of_other_names_or_kinds_stay_apart():
+    for other in (Attention(names=("query", "key", "output")), Attention(biases=(True, False, True))):
+        assert len({id(layer.forward.weights) for layer in other.layers()}) == 3
+        with torch.inference_mode():
+            assert_right(other.layers(), torch.randn(3, 24))
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda module: pickle.loads(pickle.dumps(module))])
+def test_a_copy_of_layers_together(copied):
+    module, values = Attention(), torch.randn(3, 24)
+    with torch.inference_mode():
+        assert_right(module.layers(), values)
+    twin = copied(module)
+    weights = {id(layer.forward.weights): layer.forward.weights for layer in twin.layers()}
+    assert len(weights) == 1 and all(a is b for a, b in zip(next(iter(weights.values())).layers, twin.layers()))
+    with torch.no_grad():
+        twin.key.bias.add_(1)
+    with torch.inference_mode():
+        assert_right([*module.layers(), *twin.layers()], values)
+
+
+def test_threads_do_not_mix():
+    module, failed = Attention(), []
+
+    def work(seed):
+        generator = torch.Generator().manual_seed(seed)
+        with torch.inference_mode():
+            for _ in range(200):
+                try:
+                    assert_right(module.layers(), torch.randn(3, 24, generator=generator))
+                except Exception as error:
+                    failed.append(error)
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failed
 
 
 def test_a_compiled_layer_is_plain():
