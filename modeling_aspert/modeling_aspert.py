@@ -33,6 +33,8 @@ MAX_WIDTH_ROWS = 100
 CHUNK_SPANS = 1024
 CHUNK_CONTEXTS = 16384
 CHUNK_PAIR_VALUES = 2**22
+# So few values of pairs that what they share is computed again sooner than it is found.
+FEW_PAIR_VALUES = 512
 
 
 @dataclass
@@ -461,7 +463,7 @@ class AspertForJointExtraction(AspertPreTrainedModel):
     ) -> Tensor:
         """Relation logits [B, P, T_r]; only real pairs are computed, padding gets 0."""
         classifier = self.relation_classifier
-        if self.training:
+        if self.training or int(pair_mask.sum()) * classifier.first.out_features <= FEW_PAIR_VALUES:
             batch_index, position = pair_mask.nonzero(as_tuple=True)
             head, tail = pairs[batch_index, position].unbind(-1)
             contexts = range_max(table, batch_index, *_between(spans[batch_index, head], spans[batch_index, tail]))

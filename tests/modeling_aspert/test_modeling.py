@@ -511,11 +511,24 @@ def test_chunks_do_not_matter(monkeypatch, relation_classifier):
     del batch["word_spans"]
     whole = model(**batch)
     assert whole.relation_logits.abs().sum() > 0
-    for name in ("CHUNK_SPANS", "CHUNK_CONTEXTS", "CHUNK_PAIR_VALUES"):
-        monkeypatch.setattr(f"modeling_aspert.modeling_aspert.{name}", 7)
-    pieces = model(**batch)
-    torch.testing.assert_close(pieces.span_logits, whole.span_logits, rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(pieces.relation_logits, whole.relation_logits, rtol=1e-5, atol=1e-5)
+    for name, value in (("FEW_PAIR_VALUES", 0), ("CHUNK_SPANS", 7), ("CHUNK_CONTEXTS", 7), ("CHUNK_PAIR_VALUES", 7)):
+        monkeypatch.setattr(f"modeling_aspert.modeling_aspert.{name}", value)
+        pieces = model(**batch)
+        torch.testing.assert_close(pieces.span_logits, whole.span_logits, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(pieces.relation_logits, whole.relation_logits, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("fields", [{}, {"relation_classifier": "mlp", "relation_entity_types": True}])
+def test_few_pairs_and_many_get_the_same_logits(monkeypatch, fields):
+    model = tiny.make_model(seed=4, **fields)
+    batch = tiny.make_batch(model.config, training=False)
+    del batch["word_spans"]
+    found = []
+    for few in (0, 2**30):
+        monkeypatch.setattr("modeling_aspert.modeling_aspert.FEW_PAIR_VALUES", few)
+        found.append(model(**batch))
+    assert found[0].pair_mask.sum() > 1
+    torch.testing.assert_close(found[0].relation_logits, found[1].relation_logits, rtol=1e-4, atol=1e-4)
 
 
 def test_empty_sentences():
