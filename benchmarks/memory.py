@@ -221,6 +221,7 @@ def _workload(
         forward_only,
         is_trained,
         sentences_of_length,
+        without_contribution,
     )
 
     records = setting.test
@@ -235,7 +236,9 @@ def _workload(
         return rival.evaluation(records, case.batch), None
     import torch
 
-    model = build_model(setting.encoder, setting.processor, setting.labels, contribution=case.contribution == "on")
+    model = build_model(setting.encoder, setting.processor, setting.labels)
+    if case.contribution == "off":
+        model = without_contribution(model)
     model.to(setting.device)
     extraction = Extraction(model, setting.processor, records, case.batch)
     if not is_trained(setting.encoder) or case.entities is not None:

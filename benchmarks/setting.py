@@ -85,17 +85,18 @@ class Setting:
     def model(self, contribution: bool, dtype: str = "fp32") -> Any:
         """A model on the device; untrained heads predict as many entities and relations as the test split holds, and the
         entities about where it holds them. Without the contribution it is the same model less what sees it."""
-        model = build_model(self.encoder, self.processor, self.labels, contribution=True)
+        model = build_model(self.encoder, self.processor, self.labels)
         model.to(self.device)
-        if not is_trained(resolve_encoder(self.encoder)):
+        untrained = not is_trained(resolve_encoder(self.encoder))
+        if untrained:
             extraction = Extraction(model, self.processor, self.test, 16)
             fit_span_classifier(extraction)
             gold = [sum(len(record[part]) for record in self.test) for part in ("entities", "relations")]
             self.predicted["on"] = calibrate(extraction, *gold)
         if not contribution:
             model = without_contribution(model)
-            records = Extraction(model, self.processor, self.test, 16)()
-            self.predicted["off"] = count_predicted(records)
+            if untrained:
+                self.predicted["off"] = count_predicted(Extraction(model, self.processor, self.test, 16)())
         return model.to(torch.bfloat16) if dtype == "bf16" else model
 
     def rival(self) -> Any:

@@ -48,31 +48,17 @@ def load_processor(encoder: str, tokenizer: str) -> AspertProcessor:
     return AspertProcessor(AutoTokenizer.from_pretrained(resolve_encoder(tokenizer)), max_tokens=512)
 
 
-def build_model(
-    encoder: str,
-    processor: AspertProcessor,
-    labels: Labels,
-    *,
-    contribution: bool,
-    preset: str = "paper",
-    seed: int = 0,
-) -> AspertForJointExtraction:
-    """A model with fresh heads, or the trained one where ``encoder`` is the folder of one; in evaluation mode, fp32.
-
-    Args:
-        contribution: False switches the attentional contribution off, so that the fastest attention is used.
-    """
-    torch.manual_seed(seed)
-    fields: dict[str, Any] = {"attentional_contribution": contribution, **vars(labels)}
+def build_model(encoder: str, processor: AspertProcessor, labels: Labels) -> AspertForJointExtraction:
+    """A model with fresh heads, or the trained one where ``encoder`` is the folder of one; in evaluation mode, fp32."""
+    torch.manual_seed(0)
+    fields: dict[str, Any] = vars(labels)
     if encoder == RANDOM_BASE:
         config = BertConfig(vocab_size=len(processor.tokenizer))
-        return AspertForJointExtraction(AspertConfig.from_preset(preset, encoder_config=config, **fields)).eval()
+        return AspertForJointExtraction(AspertConfig.from_preset("paper", encoder_config=config, **fields)).eval()
     path = resolve_encoder(encoder)
-    if is_trained(path) and contribution:
-        return AspertForJointExtraction.from_pretrained(path).eval()
     if is_trained(path):
-        raise ValueError(f"{path} is a trained model: its contribution cannot be switched off")
-    return AspertForJointExtraction.from_encoder_pretrained(path, preset=preset, **fields).eval()
+        return AspertForJointExtraction.from_pretrained(path).eval()
+    return AspertForJointExtraction.from_encoder_pretrained(path, **fields).eval()
 
 
 def is_trained(path: str | Path) -> bool:
@@ -104,6 +90,8 @@ def without_contribution(model: AspertForJointExtraction) -> AspertForJointExtra
     _choose_fastest_attention(off.encoder)
     weights = model.state_dict()
     for name, values in off.state_dict().items():
+        if name.startswith("encoder."):
+            continue
         given = weights[name]
         if given.shape != values.shape:
             given = given[:, ~_sees_contribution(model, name)]

@@ -33,7 +33,7 @@ MAX_WIDTH_ROWS = 100
 CHUNK_SPANS = 1024
 CHUNK_CONTEXTS = 16384
 CHUNK_PAIR_VALUES = 2**22
-# So few values of pairs that what they share is computed again sooner than it is found.
+# Pairs x outputs of the layer that sees them, up to which each pair by itself takes less time than to find what they share.
 FEW_PAIR_VALUES = 512
 
 
@@ -126,7 +126,7 @@ class RelationClassifier(nn.Module):
     def project(self, part: int, values: Tensor) -> Tensor:
         """What head (0), context (1) or tail (2) adds to the first layer's output; the bias goes with the context.
 
-        In inference each entity and each distinct context is projected once, however many pairs it is in.
+        In inference, where pairs are many, each entity and each distinct context is projected once.
         """
         weight = self.first.weight.split(self.sizes, dim=1)[part]
         return F.linear(values, weight, self.first.bias if part == 1 else None)
@@ -463,13 +463,14 @@ class AspertForJointExtraction(AspertPreTrainedModel):
     ) -> Tensor:
         """Relation logits [B, P, T_r]; only real pairs are computed, padding gets 0."""
         classifier = self.relation_classifier
-        if self.training or int(pair_mask.sum()) * classifier.first.out_features <= FEW_PAIR_VALUES:
+        outputs = max(classifier.first.out_features, 1)
+        if self.training or int(pair_mask.sum()) * outputs <= FEW_PAIR_VALUES:
             batch_index, position = pair_mask.nonzero(as_tuple=True)
             head, tail = pairs[batch_index, position].unbind(-1)
             contexts = range_max(table, batch_index, *_between(spans[batch_index, head], spans[batch_index, tail]))
             flat_logits = classifier(representation[batch_index, head], contexts, representation[batch_index, tail])
-            logits = flat_logits.new_zeros(*pair_mask.shape, flat_logits.shape[-1])
-            return logits.index_put((batch_index, position), flat_logits)
+            logits = table.new_zeros(*pair_mask.shape, flat_logits.shape[-1])
+            return logits.index_put((batch_index, position), flat_logits.to(table.dtype))
 
         # without dropout each entity is projected once, however many pairs it is in
         batch_size, num_spans, size = representation.shape

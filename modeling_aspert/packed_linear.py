@@ -7,6 +7,7 @@ time, most of all with several threads. Many rows gain nothing.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -56,41 +57,41 @@ class _Packed:
 
 
 class PackedWeights:
-    """The weights of a layer, or of layers that see the same input, as one.
+    """The weights of a layer, or of layers that see the same input, as one. They take as much memory as the layers' own.
 
-    They are packed when they are first needed, and again where they were changed: in place or by other tensors. (What is
-    written into ``weight.data`` nobody is told of.) They take as much memory as the layers' own.
+    They are packed when they are first needed, and again where they were changed: by a training, of which a layer sees a
+    forward pass, in place or by other tensors. (What is written into ``.data`` in evaluation mode nobody is told of.)
+    Several threads may use them at once.
     """
 
     def __init__(self, layers: Sequence[nn.Linear]) -> None:
         self.layers = layers
         self.forget()
 
-    # threads may work at once: what belongs together is replaced as one
-
     def forget(self) -> None:
         self.packed: _Packed | None = None
-        self.waiting: tuple[Tensor, list[Tensor | None]] | None = None
+        # of each thread: an input and what the layers that were not asked yet make of it
+        self.local = threading.local()
 
     def output(self, values: Tensor, position: int) -> Tensor | None:
         """What one of the layers makes of values; None where the weights cannot be packed.
 
-        The first that is asked works for all, and the others find theirs, once and for this very tensor.
+        The first that is asked works for all. The others find theirs, once and for this very tensor, which must not
+        change in between.
         """
-        waiting = self.waiting
-        if waiting is None or waiting[0] is not values or waiting[1][position] is None:
+        asked, outputs = getattr(self.local, "waiting", (None, []))
+        if asked is not values or outputs[position] is None:
             packed = self._current()
             if packed is None:
                 return None
             product = torch.ops.mkldnn._linear_pointwise(values, packed.weight, packed.bias, "none", [], "")
             if len(self.layers) == 1:
                 return product
-            waiting = values, list(product.split([layer.out_features for layer in self.layers], dim=-1))
-            self.waiting = waiting
-        outputs = waiting[1]
+            outputs = list(product.split([layer.out_features for layer in self.layers], dim=-1))
+            self.local.waiting = values, outputs
         output, outputs[position] = outputs[position], None
         if all(left is None for left in outputs):
-            self.waiting = None
+            self.local.waiting = None, []
         return output
 
     def _current(self) -> _Packed | None:
@@ -100,15 +101,15 @@ class PackedWeights:
         biases = [given["bias"] for given in parameters if given["bias"] is not None]
         sources = weights + biases
         # of weights made in inference mode no one can tell whether they were changed
-        if any(source.is_inference() or source.dtype is not torch.float32 for source in sources):
+        if any(source.is_inference() or source.dtype is not torch.float32 or not source.is_cpu for source in sources):
             return None
         stamps = [(source.data_ptr(), source._version) for source in sources]
         packed = self.packed
         if packed is None or packed.stamps != stamps:
-            weight = torch.ops.mkldnn._reorder_linear_weight(torch.cat(weights).detach(), None)
-            bias = torch.cat(biases).detach() if biases else None
-            packed = _Packed(weight, bias, stamps, [source.detach() for source in sources])
-            self.packed, self.waiting = packed, None
+            weight = torch.ops.mkldnn._reorder_linear_weight(_joined(weights), None)
+            bias = _joined(biases) if biases else None
+            # replaced as one, because of the threads
+            self.packed = packed = _Packed(weight, bias, stamps, [source.detach() for source in sources])
         return packed
 
     def __getstate__(self) -> dict[str, Any]:
@@ -118,6 +119,10 @@ class PackedWeights:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.layers = state["layers"]
         self.forget()
+
+
+def _joined(parts: list[Tensor]) -> Tensor:
+    return torch.cat(parts) if len(parts) > 1 else parts[0].detach()
 
 
 class PackedForward:

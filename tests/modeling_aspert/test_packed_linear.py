@@ -152,10 +152,47 @@ def assert_right(layers, values):
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1), (1, 1, 0), (0,), (2, 2, 2)])
 def test_layers_with_one_input_share_a_product(order, biases):
     layers = Attention(biases=biases).layers()
-    assert len({id(layer.forward.weights) for layer in layers}) == 1
     with torch.inference_mode():
         for _ in range(2):
             assert_right([layers[position] for position in order], torch.randn(3, 24))
+
+
+def together(layers):
+    """Whether one product makes the outputs of the layers."""
+    values = torch.randn(3, layers[0].in_features)
+    with torch.inference_mode():
+        outputs = [layer(values) for layer in layers]
+    return len({output.untyped_storage().data_ptr() for output in outputs}) == 1
+
+
+@pytest.mark.parametrize(
+    "family, names",
+    [
+        *((family, ("query", "key", "value")) for family in ("bert", "roberta", "albert", "electra")),
+        ("mpnet", ("q", "k", "v")),
+        ("distilbert", ("q_lin", "k_lin", "v_lin")),
+    ],
+)
+def test_query_key_and_value_go_together(family, names):
+    encoder = tiny.make_model(family).encoder
+    groups = [
+        [getattr(module, name) for name in names]
+        for module in encoder.modules()
+        if all(isinstance(getattr(module, name, None), torch.nn.Linear) for name in names)
+    ]
+    assert groups and all(map(together, groups))
+
+
+@pytest.mark.parametrize("position", [0, 1, 2])
+@pytest.mark.parametrize("name", ["weight", "bias"])
+def test_a_change_of_one_layer_is_seen_by_all(name, position):
+    layers, values = Attention().layers(), torch.randn(3, 24)
+    with torch.inference_mode():
+        assert_right(layers, values)
+    with torch.no_grad():
+        getattr(layers[position], name).add_(1)
+    with torch.inference_mode():
+        assert_right(layers, values)
 
 
 def test_a_shared_product_is_for_one_input_only_and_is_taken_once():
@@ -165,7 +202,8 @@ def test_a_shared_product_is_for_one_input_only_and_is_taken_once():
         query(first)
         assert_right([key], second)
         assert_right([value, key, query], first)
-        assert query.forward.weights.waiting is None
+        # nothing is kept when all have theirs
+        assert query.forward.weights.local.waiting[0] is None
         query(first)
         # taken already: what is asked for again is made anew
         first.mul_(2)
@@ -174,7 +212,7 @@ def test_a_shared_product_is_for_one_input_only_and_is_taken_once():
 
 def test_layers_of_other_names_or_kinds_stay_apart():
     for other in (Attention(names=("query", "key", "output")), Attention(biases=(True, False, True))):
-        assert len({id(layer.forward.weights) for layer in other.layers()}) == 3
+        assert not together(other.layers())
         with torch.inference_mode():
             assert_right(other.layers(), torch.randn(3, 24))
 
