@@ -157,10 +157,10 @@ class Bench:
         for batch in self.arguments.batches:
             ours, off = (self.extract(contribution, dtype, batch) for contribution in (True, False))
             encoder = self.encoder(dtype)
-            work: dict[str, Callable[[], Any]] = {
-                "ours": ours,
+            work: dict[str, Any] = {
+                "ours": ours.pieces(),
                 "bare encoder": self.forward_only(encoder, ours.encoder_batches()),
-                "ours, contribution off": off,
+                "ours, contribution off": off.pieces(),
             }
             rival = self.rival(threads, dtype)
             if rival is not None:
@@ -225,14 +225,14 @@ class Bench:
             for contribution in (True, False)
         )
         bare = encoder_training(self.encoder("fp32"), on.encoder_batches(), autocast)
-        work: dict[str, Callable[[], Any]] = {"ours": on, "ours, contribution off": off, "bare encoder": bare}
+        work: dict[str, Any] = {"ours": on.pieces(), "ours, contribution off": off.pieces(), "bare encoder": bare}
         rival = self.rival(threads, dtype)
         if rival is not None:
             work["SpERT"] = rival.training(self.setting.train, batches)
         grouped = self.grouped_batches(on.dataset.lengths, len(batches) * size)
         work["ours, length-grouped"] = Training(
             self.model(True), self.setting.processor, self.setting.train, grouped, 150, autocast
-        )
+        ).pieces()
         case = {"section": "training", "batch": size, "threads": threads, "dtype": dtype}
         seconds = self.time(case, work, units=size * len(batches), unit="sentences")
         self.ratio("training ÷ bare encoder", seconds, "ours", "bare encoder", case)
@@ -338,10 +338,10 @@ class Bench:
         self.attention["bare encoder"] = attention_of(encoder)
         return encoder
 
-    def forward_only(self, encoder: Any, batches: Any) -> Callable[[], None]:
+    def forward_only(self, encoder: Any, batches: Any) -> list[Callable[[], Any]]:
         from benchmarks.workloads import forward_only
 
-        return forward_only(encoder, batches)
+        return [forward_only(encoder, [batch]) for batch in batches]
 
     def sentences(self, length: int, count: int) -> list[dict[str, Any]]:
         from benchmarks.workloads import sentences_of_length
@@ -368,9 +368,7 @@ class Bench:
             self.attention["SpERT"] = self._rival.attention
         return self._rival
 
-    def time(
-        self, case: dict[str, Any], work: dict[str, Callable[[], Any]], units: int, unit: str
-    ) -> dict[str, list[float]]:
+    def time(self, case: dict[str, Any], work: dict[str, Any], units: int, unit: str) -> dict[str, list[float]]:
         from benchmarks.timing import alternate, summary
 
         seconds = alternate(work, self.arguments.repeats, synchronize=self.setting.synchronize)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,34 +12,44 @@ from typing import Any
 
 
 def alternate(
-    workloads: Mapping[str, Callable[[], Any]],
+    workloads: Mapping[str, Callable[[], Any] | Sequence[Callable[[], Any]]],
     repeats: int,
     warmup: int = 1,
     synchronize: Callable[[], None] | None = None,
 ) -> dict[str, list[float]]:
     """Seconds of each workload in each of ``repeats`` rounds; a round runs every workload once, in turn (ABAB).
 
-    So what slows the machine for a while slows all of them, and their ratio round by round stays fair.
+    So what slows the machine for a while slows all of them, and their ratio round by round stays fair. Workloads that
+    are given in pieces take turns piece by piece, so that this holds for a short while too; their pieces' times add up.
 
     Args:
         warmup: rounds that are not timed.
         synchronize: waits for the device before the clock is read.
     """
+    pieces = {name: [work] if callable(work) else list(work) for name, work in workloads.items()}
+    turns = [
+        (name, work)
+        for turn in itertools.zip_longest(*pieces.values())
+        for name, work in zip(pieces, turn)
+        if work is not None
+    ]
+    wait = synchronize or (lambda: None)
     for _ in range(warmup):
-        for work in workloads.values():
+        for _, work in turns:
             work()
-    seconds: dict[str, list[float]] = {name: [] for name in workloads}
+    seconds: dict[str, list[float]] = {name: [] for name in pieces}
     with _no_collection():
         for _ in range(repeats):
-            for name, work in workloads.items():
-                gc.collect()
-                if synchronize is not None:
-                    synchronize()
+            gc.collect()
+            spent = dict.fromkeys(pieces, 0.0)
+            for name, work in turns:
+                wait()
                 start = time.perf_counter()
                 work()
-                if synchronize is not None:
-                    synchronize()
-                seconds[name].append(time.perf_counter() - start)
+                wait()
+                spent[name] += time.perf_counter() - start
+            for name, value in spent.items():
+                seconds[name].append(value)
     return seconds
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -155,6 +156,14 @@ class Extraction:
                 predictions[position] = prediction
         return self.join(self.records, predictions, self.model.config)
 
+    def pieces(self) -> list[Extraction]:
+        """Extractions of a batch each."""
+        sentences = self.processor.encode(self.words)
+        return [
+            Extraction(self.model, self.processor, [self.records[position] for position in batch], self.batch_size)
+            for batch in self.batches([sentence.num_tokens for sentence in sentences])
+        ]
+
     def batches(self, lengths: Sequence[int]) -> list[list[int]]:
         """Positions by batch, the longest sentences first."""
         order = sorted(range(len(lengths)), key=lambda position: -lengths[position])
@@ -291,17 +300,20 @@ class Training:
         )
         self.optimizer = fused_adamw(self.model)
 
-    def __call__(self) -> None:
-        for batch in self.batches:
-            tensors = self.collator([self.dataset[position] for position in batch])
-            tensors.pop("index")
-            tensors = {name: values.to(self.model.device) for name, values in tensors.items()}
-            with _autocast(self.model.device, self.autocast):
-                loss = self.model(**tensors).loss
-            loss.backward()
-            nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-            self.optimizer.step()
-            self.optimizer.zero_grad()
+    def pieces(self) -> list[Callable[[], None]]:
+        """A step each."""
+        return [functools.partial(self.step, batch) for batch in self.batches]
+
+    def step(self, batch: Sequence[int]) -> None:
+        tensors = self.collator([self.dataset[position] for position in batch])
+        tensors.pop("index")
+        tensors = {name: values.to(self.model.device) for name, values in tensors.items()}
+        with _autocast(self.model.device, self.autocast):
+            loss = self.model(**tensors).loss
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
 
     def encoder_batches(self) -> list[dict[str, Tensor]]:
         names = ("input_ids", "attention_mask")
@@ -311,21 +323,20 @@ class Training:
 
 def encoder_training(
     encoder: nn.Module, batches: Sequence[Mapping[str, Tensor]], autocast: torch.dtype | None = None
-) -> Callable[[], None]:
-    """The bare encoder's forward, backward and fused AdamW step over batches."""
+) -> list[Callable[[], None]]:
+    """The bare encoder's forward, backward and fused AdamW step over each batch."""
     encoder = copy.deepcopy(encoder).train()
     optimizer = fused_adamw(encoder)
     device = next(encoder.parameters()).device
 
-    def work() -> None:
-        for batch in batches:
-            with _autocast(device, autocast):
-                loss = encoder(**batch).last_hidden_state.float().mean()
-            loss.backward()
-            optimizer.step()
-            optimizer.zero_grad()
+    def step(batch: Mapping[str, Tensor]) -> None:
+        with _autocast(device, autocast):
+            loss = encoder(**batch).last_hidden_state.float().mean()
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
 
-    return work
+    return [functools.partial(step, batch) for batch in batches]
 
 
 def fused_adamw(module: nn.Module) -> torch.optim.Optimizer:
