@@ -356,14 +356,11 @@ def fit_span_classifier(extraction: Extraction) -> None:
     products, targets = torch.zeros(size, size), torch.zeros(size, labels)
     seen: list[Tensor] = []
     hook = output.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
-    sentences = extraction.processor.encode(extraction.words)
-    for batch in extraction.batches([sentence.num_tokens for sentence in sentences]):
-        _, word_spans, mask = extraction.forward([sentences[position] for position in batch])
+    for records, _, word_spans, mask in _outputs(extraction):
         hidden = F.pad(torch.cat(seen, dim=1)[mask].float().cpu(), (0, 1), value=1.0)
         seen.clear()
         gold = [
-            {(entity["start"], entity["end"]): entity["type"] for entity in extraction.records[position]["entities"]}
-            for position in batch
+            {(entity["start"], entity["end"]): entity["type"] for entity in record["entities"]} for record in records
         ]
         types = [
             entities.get(tuple(span))
@@ -393,7 +390,7 @@ def calibrate(extraction: Extraction, entities: int, relations: int | None) -> d
     """
     model = extraction.model
     margins: list[Tensor] = []
-    for output, mask in _outputs(extraction):
+    for _, output, _, mask in _outputs(extraction):
         logits = output.span_logits.float()
         margins.append((logits[..., 1:].amax(-1) - logits[..., 0])[mask])
     none_bias = (model.span_classifier.output if model.span_classifier.is_mlp else model.span_classifier.input).bias
@@ -402,7 +399,7 @@ def calibrate(extraction: Extraction, entities: int, relations: int | None) -> d
         limit = torch.logit(torch.tensor(model.config.relation_threshold))
         scores = [
             (output.relation_logits.float() - limit)[output.pair_mask][:, : len(model.config.relation_types)].flatten()
-            for output, _ in _outputs(extraction)
+            for _, output, _, _ in _outputs(extraction)
         ]
         _shift(model.relation_classifier.output.bias.data, torch.cat(scores), relations, sign=-1.0)
     return count_predicted(extraction())
@@ -413,11 +410,10 @@ def count_predicted(records: Sequence[Mapping[str, Any]]) -> dict[str, int]:
     return {part: sum(len(record[part]) for record in records) for part in ("entities", "relations")}
 
 
-def _outputs(extraction: Extraction) -> Iterator[tuple[Any, Tensor]]:
-    sentences = extraction.processor.encode(extraction.words)
-    for batch in extraction.batches([sentence.num_tokens for sentence in sentences]):
-        output, _, mask = extraction.forward([sentences[position] for position in batch])
-        yield output, mask
+def _outputs(extraction: Extraction) -> Iterator[tuple[Sequence[Mapping[str, Any]], Any, Tensor, Tensor]]:
+    """Records, output, word spans and span mask of each batch."""
+    for piece in extraction.pieces():
+        yield piece.records, *piece.forward(piece.processor.encode(piece.words))
 
 
 def _shift(bias: Tensor, margins: Tensor, wanted: int, sign: float) -> None:

@@ -66,12 +66,14 @@ class PackedWeights:
 
     def __init__(self, layers: Sequence[nn.Linear]) -> None:
         self.layers = layers
-        self.forget()
-
-    def forget(self) -> None:
         self.packed: _Packed | None = None
         # of each thread: an input and what the layers that were not asked yet make of it
         self.local = threading.local()
+
+    def forget(self) -> None:
+        # asked for at every step of a training, where there is nothing to forget
+        if self.packed is not None:
+            self.packed, self.local = None, threading.local()
 
     def output(self, values: Tensor, position: int) -> Tensor | None:
         """What one of the layers makes of values; None where the weights cannot be packed.
@@ -117,8 +119,7 @@ class PackedWeights:
         return {"layers": self.layers}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.layers = state["layers"]
-        self.forget()
+        self.__init__(state["layers"])
 
 
 def _joined(parts: list[Tensor]) -> Tensor:
