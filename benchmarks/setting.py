@@ -99,6 +99,19 @@ class Setting:
                 self.predicted["off"] = count_predicted(Extraction(model, self.processor, self.test, 16)())
         return model.to(torch.bfloat16) if dtype == "bf16" else model
 
+    def exported(self, model: Any) -> Any:
+        """The model as `aspert export-onnx` writes it, run by onnxruntime on as many threads as torch uses now.
+
+        Raises:
+            ImportError: the extra `onnx` is missing.
+        """
+        from modeling_aspert.onnx_export import export_onnx
+        from modeling_aspert.onnx_model import AspertOnnxModel
+
+        folder = self._folder("onnx")
+        export_onnx(model, self.processor, folder)
+        return AspertOnnxModel(folder)
+
     def rival(self) -> Any:
         """SpERT, or None where no checkout was given.
 

@@ -37,6 +37,8 @@ TARGETS = {
     "extraction ÷ bare encoder": {"small": 0.65, "base": 0.85},
     "extraction ÷ SpERT, batch 16": 5.5,
     "extraction ÷ SpERT, batch 1": 1.7,
+    "extraction in ONNX ÷ SpERT, batch 16": 5.5,
+    "extraction in ONNX ÷ SpERT, batch 1": 1.7,
     "sentence of 500 ÷ SpERT": 20.0,
     "sentence of 500: memory ÷ SpERT": 1 / 15,
     "heads: time a sub-word, 512 ÷ 64": 1.5,
@@ -144,6 +146,7 @@ class Bench:
         self.skipped: list[dict[str, str]] = []
         self.attention: dict[str, str] = {}
         self._models: dict[tuple[bool, str], Any] = {}
+        self._exported: dict[int, Any] = {}
         self._rival: Any = None
         layers = self.model(True).config.encoder_config
         self.size = "base" if layers.hidden_size >= 768 else "small"
@@ -162,7 +165,13 @@ class Bench:
                 "bare encoder": self.forward_only(encoder, ours.encoder_batches()),
                 "ours, contribution off": off.pieces(),
             }
+            exported = self.exported(threads, dtype)
+            if exported is not None:
+                in_onnx = self.extraction_of(exported, self.setting.processor, batch)
+                work["ours in ONNX"] = in_onnx.pieces()
             rival = self.rival(threads, dtype)
+            if rival is not None and exported is not None:
+                work["ours in ONNX, scored"] = self.scored(in_onnx)
             if rival is not None:
                 twin, processor = self.setting.spert_twin()
                 as_spert = self.extraction_of(twin, processor, batch)
@@ -173,6 +182,11 @@ class Bench:
             seconds = self.time(case, work, units=len(self.setting.test), unit="sentences")
             self.ratio("extraction ÷ bare encoder", seconds, "ours", "bare encoder", case)
             self.ratio("contribution on ÷ off: extraction", seconds, "ours", "ours, contribution off", case)
+            if exported is not None:
+                self.ratio("extraction in ONNX ÷ bare encoder", seconds, "ours in ONNX", "bare encoder", case)
+            if rival is not None and exported is not None:
+                name = f"extraction in ONNX ÷ SpERT, batch {batch}"
+                self.ratio(name, seconds, "ours in ONNX, scored", "SpERT", case)
             if rival is not None:
                 name = f"extraction ÷ SpERT, batch {batch}"
                 self.ratio(name, seconds, "ours, scored", "SpERT", case)
@@ -317,6 +331,18 @@ class Bench:
 
             self.attention[f"ours, contribution {'on' if contribution else 'off'}"] = attention_of(model.encoder)
         return self._models[contribution, dtype]
+
+    def exported(self, threads: int, dtype: str) -> Any:
+        """The model run by onnxruntime on so many threads; it computes in fp32 on the CPU."""
+        if self.setting.device.type != "cpu" or dtype != "fp32":
+            return None
+        if threads not in self._exported:
+            try:
+                self._exported[threads] = self.setting.exported(self.model(True))
+            except ImportError as error:
+                self.skip("extraction in ONNX", str(error))
+                return None
+        return self._exported[threads]
 
     def extract(self, contribution: bool, dtype: str, batch: int, records: Any = None) -> Any:
         return self.extraction_of(self.model(contribution, dtype), self.setting.processor, batch, records)

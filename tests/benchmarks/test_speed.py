@@ -207,7 +207,7 @@ def test_the_smoke_run_gives_every_ratio(tiny, tmp_path, capsys):
     assert names >= {
         "extraction ÷ bare encoder", "contribution on ÷ off: extraction", "sentence of 64 ÷ bare encoder",
         "heads: time a sub-word, 128 ÷ 64", "training ÷ bare encoder", "contribution on ÷ off: training",
-        "loading a prepared corpus: s",
+        "loading a prepared corpus: s", "extraction in ONNX ÷ bare encoder",
     }  # fmt: skip
     for entry in content["ratios"]:
         assert 0 < entry["low"] <= entry["median"] <= entry["high"] < math.inf
@@ -227,6 +227,21 @@ def test_the_smoke_run_gives_every_ratio(tiny, tmp_path, capsys):
     assert page.main([*place, "--check"]) == 0
     text = (tmp_path / "page.md").read_text(encoding="utf-8")
     assert "| extraction ÷ bare encoder |" in text and "Not measured yet" in text and text.startswith("By hand.")
+
+
+def test_without_the_extra_the_rest_is_measured(tiny, monkeypatch):
+    def missing(*packages):
+        raise ImportError("onnxruntime is not installed: pip install 'aspert[onnx]'")
+
+    monkeypatch.setattr("modeling_aspert.onnx_model.require", missing)
+    call = ["--smoke", "--encoder", tiny, "--dataset", "quickstart", "--sections", "extraction"]
+    content = speed.measure_all(speed.build_parser().parse_args(call))
+    assert {
+        "what": "extraction in ONNX",
+        "why": "onnxruntime is not installed: pip install 'aspert[onnx]'",
+    } in content["skipped"]
+    names = {entry["name"] for entry in content["ratios"]}
+    assert "extraction ÷ bare encoder" in names and "extraction in ONNX ÷ bare encoder" not in names
 
 
 def test_wrong_calls_are_refused(tiny, tmp_path, capsys):
