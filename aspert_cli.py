@@ -53,7 +53,9 @@ def build_parser() -> argparse.ArgumentParser:
 
     texts = argparse.ArgumentParser(add_help=False)
     group = texts.add_argument_group("text options")
-    group.add_argument("--word-splitter", help="rules, rules-split-hyphens or whitespace (default: the model's)")
+    group.add_argument(
+        "--word-splitter", help="rules, rules-split-hyphens, word-punct or whitespace (default: the model's)"
+    )
     group.add_argument("--language", help="language of the text, for its sentences (default: the model's)")
     group.add_argument("--no-sentence-splitting", action="store_true", help="take each record as one sentence")
 
@@ -160,6 +162,9 @@ def main(argv: list[str] | None = None) -> int:
         parser.print_help(sys.stderr)
         return 2
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if argv is None:
+        # JSON is UTF-8, also where Windows redirects it to a file
+        sys.stdout.reconfigure(encoding="utf-8", errors=sys.stdout.errors)
     if argv is None and hasattr(signal, "SIGPIPE"):
         # `aspert predict ... | head` ends without a traceback
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)

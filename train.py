@@ -37,7 +37,7 @@ if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_
 import datasets
 import yaml
 from safetensors import SafetensorError, safe_open
-from transformers import EarlyStoppingCallback, HfArgumentParser, TrainerState, set_seed
+from transformers import HfArgumentParser, TrainerState, set_seed
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 import data_scripts
@@ -53,6 +53,7 @@ from modeling_aspert import (
 )
 from modeling_aspert.configuration_aspert import preset_fields
 from modeling_aspert.decoding import learn_constraints
+from modeling_aspert.documents import split_sentences, split_words
 from modeling_aspert.encoders import resolve_encoder
 from modeling_aspert.files import write_text
 from modeling_aspert.model_card import ModelCardData, hardware, mentions
@@ -92,7 +93,17 @@ class DataArguments:
     )
     word_splitter: str | None = field(
         default=None,
-        metadata={"help": "How the model will split raw text: rules, rules-split-hyphens or whitespace."},
+        metadata={
+            "help": "How the model will split raw text: rules, rules-split-hyphens, word-punct (as the converters do) or "
+            "whitespace."
+        },
+    )
+    language: str | None = field(
+        default=None,
+        metadata={"help": "Of the texts, an ISO 639-1 code: how the model will find sentences. Default: en."},
+    )
+    license: str | None = field(
+        default=None, metadata={"help": "The model's, for its card: a name that the Hub knows."}
     )
     max_train_samples: int | None = field(default=None, metadata={"help": "Train on the first so many sentences."})
 
@@ -221,6 +232,11 @@ def run(model_args: Any, data_args: DataArguments, args: AspertTrainingArguments
             raise ValueError(f"{name} = nan is not valid: it must be a number")
     if args.do_train and args.max_steps <= 0 and not 0 < args.num_train_epochs < math.inf:
         raise ValueError(f"num_train_epochs = {args.num_train_epochs} is not valid: it must be a number > 0")
+    # refused here, not when the trained model is first used
+    if data_args.word_splitter is not None:
+        split_words("", data_args.word_splitter)
+    if data_args.language is not None:
+        split_sentences("", data_args.language)
     checkpoint = _checkpoint_to_resume(args)
     set_seed(args.seed)
     place = {"config_name": data_args.dataset_config, "data_dir": data_args.data_dir}
@@ -230,6 +246,8 @@ def run(model_args: Any, data_args: DataArguments, args: AspertTrainingArguments
         if wanted and not len(data.get(split, ())):
             action = {"train": "do_train", "test": "do_predict"}[split]
             raise ValueError(f"{data_args.dataset} has no {split} data: add them, or pass --{action} false")
+    if not (args.do_train or args.do_predict or len(data.get("dev", ()))):
+        raise ValueError(f"{data_args.dataset} has no dev data to evaluate on: add them, or pass --do_predict true")
     if data_args.max_train_samples is not None and "train" in data:
         if data_args.max_train_samples < 1:
             raise ValueError(f"max_train_samples = {data_args.max_train_samples} is not valid: it must be >= 1")
@@ -289,22 +307,22 @@ def run(model_args: Any, data_args: DataArguments, args: AspertTrainingArguments
         )
     if data_args.word_splitter is not None:
         processor.word_splitter = data_args.word_splitter
+    if data_args.language is not None:
+        processor.language = data_args.language
     encoded = {}
     for name, split in data.items():
+        if (name, args.do_train) == ("train", False) or (name, args.do_predict) == ("test", False):
+            continue
         try:
             encoded[name] = JointExtractionDataset(split, processor, model.config)
         except ValueError as error:
             raise ValueError(f"{data_args.dataset}, {name}: {error}") from None
-    callbacks = []
-    if args.early_stopping_patience is not None:
-        callbacks.append(EarlyStoppingCallback(early_stopping_patience=args.early_stopping_patience))
     trainer = AspertTrainer(
         model,
         args,
         processor,
         train_dataset=encoded.get("train"),
         eval_dataset=encoded.get("dev"),
-        callbacks=callbacks,
     )
     if trainer.is_world_process_zero():
         description = describe_run(model_args, data_args, args, data)
@@ -354,6 +372,8 @@ def run(model_args: Any, data_args: DataArguments, args: AspertTrainingArguments
                 config=model.config,
                 dataset=data_args.dataset,
                 dataset_config=data_args.dataset_config,
+                language=data_args.language,
+                license=data_args.license,
                 scores=tables,
                 run=description,
                 examples=mentions(encoded["train"].records, model.config),
@@ -363,10 +383,8 @@ def run(model_args: Any, data_args: DataArguments, args: AspertTrainingArguments
                 hardware=hardware(args.device, args.world_size),
             )
         trainer.create_model_card()
-        if args.push_to_hub and trainer.is_world_process_zero():
-            # not the Trainer's own push, which would publish the corpus with the predictions and pages of errors
-            AspertForJointExtraction.from_pretrained(args.output_dir).push_to_hub(trainer.hub_model_id)
-            processor.push_to_hub(trainer.hub_model_id)
+        if args.push_to_hub:
+            trainer.push_to_hub()
     return scores
 
 
@@ -389,13 +407,16 @@ def _report(trainer: AspertTrainer, split: str, dataset: JointExtractionDataset)
 def describe_run(
     model_args: Any, data_args: DataArguments, args: AspertTrainingArguments, data: Mapping[str, datasets.Dataset]
 ) -> dict[str, Any]:
-    """What is needed to repeat a run: versions, commit, seed, data fingerprint, all arguments."""
+    """What is needed to repeat a run: versions, commit, seed, data fingerprint, what the launcher decides, all arguments."""
     versions = {package: metadata.version(package) for package in _PACKAGES}
     return {
         "versions": {"python": platform.python_version(), **versions},
         "commit": _commit(),
         "seed": args.seed,
         "data": {name: {"sentences": len(split), "sha256": _fingerprint(split)} for name, split in data.items()},
+        "processes": args.world_size,
+        "effective_batch_size": args.train_batch_size * args.gradient_accumulation_steps * args.world_size,
+        "mixed_precision": args.mixed_precision,
         "arguments": {
             "model": dataclasses.asdict(model_args),
             "data": dataclasses.asdict(data_args),

@@ -19,6 +19,7 @@ _TRAINING_FIELDS = (
     "adam_epsilon",
     "bf16",
     "data_seed",
+    "dataloader_drop_last",
     "early_stopping_patience",
     "eval_strategy",
     "fp16",

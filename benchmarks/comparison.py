@@ -11,6 +11,9 @@ from benchmarks.experiments import Corpus, Experiment, settings_of, switches_of
 from benchmarks.results import Result
 from benchmarks.significance import SentenceCounts, bootstrap_difference, mean_and_std, paired_t_test
 
+# Pairs of runs from which on a t-test is made: from fewer, the spread is hardly known.
+MIN_PAIRS = 5
+
 
 @dataclass
 class Row:
@@ -23,7 +26,7 @@ class Row:
         mean, std: on test, in percent; std is None for a single unit.
         dev: mean on dev, or None.
         difference: to the baseline, over the units that both have; None for the baseline itself.
-        p: two-sided, paired t-test over the units.
+        p: two-sided, paired t-test over the seeds, from MIN_PAIRS on. Not over folds: their training data overlap.
         interval: 95% of the difference, bootstrap over test sentences.
         paper, paper_difference: the paper's figures.
     """
@@ -48,6 +51,9 @@ class Table:
     Args:
         regime: settings that all its runs share: encoder and training, no architecture.
         unit: what a unit of the spread is: "seed", "seed (mean of N folds)" or "fold".
+        missing: what keeps it from being complete, in words.
+        other_code: labels with a run that was made with another commit than the baseline's run that it is compared with,
+            or with one that cannot be told.
         values: test scores of each run by label and score, for plots.
     """
 
@@ -59,6 +65,7 @@ class Table:
     seeds: list[int]
     folds: list[str]
     missing: list[str]
+    other_code: list[str] = field(default_factory=list)
     values: dict[tuple[str, str], list[float]] = field(default_factory=dict)
 
     @property
@@ -94,7 +101,7 @@ def tables_of(
                 if switches_of(settings) == switches_of(wanted) and all(
                     settings.get(key) == wanted.get(key) for key in varied
                 ):
-                    regime = _regime(settings, varied)
+                    regime = {key: value for key, value in result.training().items() if key not in varied}
                     groups.setdefault(json.dumps(regime, sort_keys=True), {}).setdefault(label, []).append(result)
         for key, by_label in sorted(groups.items()):
             if len(by_label) < 2:
@@ -122,6 +129,8 @@ def _table(
     table = Table(experiment, corpus, regime, unit, [], seeds, folds, _missing(experiment, labels, runs, seeds, folds))
     counts = {label: {key: result.sentence_counts() for key, result in keys.items()} for label, keys in runs.items()}
     baseline = experiment.baseline if experiment.baseline in by_label else None
+    if baseline is not None:
+        table.other_code = [label for label in labels if _other_code(runs[label], runs[baseline])]
     for score in scores:
         reported = paper.get(experiment.paper or "", {}).get(corpus.paper, {})
         for label in labels:
@@ -158,7 +167,8 @@ def _compare(
         return
     first, second = ([side[unit] for unit in pairs[0]] for side in pairs)
     row.difference = mean_and_std(first)[0] - mean_and_std(second)[0]
-    row.p = paired_t_test(first, second)
+    if by_seed and len(first) >= MIN_PAIRS:
+        row.p = paired_t_test(first, second)
     counted = [key for key in common if our_counts[key] is not None and baseline_counts[key] is not None]
     if len(counted) == len(common):
         sides = [
@@ -166,6 +176,11 @@ def _compare(
             for counts in (our_counts, baseline_counts)
         ]
         row.interval = bootstrap_difference(*sides, row.score, samples)[:2]
+
+
+def _other_code(ours: Mapping[_Key, Result], baseline: Mapping[_Key, Result]) -> bool:
+    pairs = [(ours[key].content.get("commit"), baseline[key].content.get("commit")) for key in ours if key in baseline]
+    return any(one != other or str(one).endswith(("None", "-dirty")) for one, other in pairs)
 
 
 def _units(runs: Mapping[_Key, Result], score: str, by_seed: bool) -> dict[Any, float]:
@@ -199,11 +214,6 @@ def _missing(
 
 def _key(result: Result) -> _Key:
     return result.content["seed"], result.content["fold"]
-
-
-def _regime(settings: Mapping[str, Any], varied: set[str]) -> dict[str, Any]:
-    switches = switches_of(settings)
-    return {name: value for name, value in settings.items() if name not in switches and name not in varied}
 
 
 def _varied_training_fields(variants: Sequence[Mapping[str, Any]]) -> set[str]:

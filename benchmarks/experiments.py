@@ -50,7 +50,8 @@ class Corpus:
     Args:
         name: its key in corpora.yaml.
         title: as tables call it.
-        fields: fields of train.py, the paper's settings.
+        fields: fields of train.py.
+        paper_fields: those of its training file, the paper's settings.
         headline: the two scores (entities, relations) that the paper reports first.
         folds: values of ``dataset_config``, one held-out fold each; empty without folds.
         paper: the corpus whose figures of the paper stand beside ours.
@@ -59,6 +60,7 @@ class Corpus:
     name: str
     title: str
     fields: dict[str, Any]
+    paper_fields: dict[str, Any]
     headline: tuple[str, ...]
     folds: tuple[str, ...]
     paper: str
@@ -147,6 +149,7 @@ def load_corpora(folder: Path = FOLDER) -> dict[str, Corpus]:
             name=name,
             title=entry.get("title", name),
             fields={**base, **entry.get("fields", {})},
+            paper_fields=base,
             headline=tuple(entry["headline"]),
             folds=tuple(entry.get("folds", ())),
             paper=entry.get("paper", name),
@@ -206,12 +209,15 @@ def runs_of(
     """The runs of an experiment: seeds outermost, so that a sweep that is cut short is balanced.
 
     Args:
+        only_variants: labels, or what :func:`typed` makes of them.
         overrides: fields of train.py that win over the files' (the encoder, say).
 
     Raises:
         ValueError: a corpus, variant or fold that the experiment does not have.
     """
-    _check_choice("variant", only_variants, experiment.variants, experiment.name)
+    names = {name: label for label in experiment.variants for name in (label, typed(label))}
+    _check_choice("variant", only_variants, names, experiment.name)
+    labels = list(experiment.variants) if only_variants is None else {names[name] for name in only_variants}
     chosen = only_corpora if only_corpora is not None else experiment.corpora
     _check_choice("corpus", chosen, corpora, CORPORA_FILE)
     for seed in seeds or experiment.seeds:
@@ -221,8 +227,13 @@ def runs_of(
                 _check_choice("fold", folds, corpus.folds, name)
             for fold in [f for f in corpus.folds if folds is None or f in folds] or [None]:
                 for label, changes in experiment.variants.items():
-                    if only_variants is None or label in only_variants:
+                    if label in labels:
                         yield make_run(corpus, changes, seed, fold, overrides)
+
+
+def typed(label: str) -> str:
+    """A variant's label in characters that a keyboard has: `no AC` for `−AC`, `SpERT'` for `SpERT′`."""
+    return label.replace("−", "no ").replace("′", "'")
 
 
 def make_run(

@@ -250,7 +250,7 @@ def _workload(
         encoder, batches = bare_encoder(model), extraction.encoder_batches()
         del model.encoder
         return forward_only(encoder, batches), None
-    return extraction, lambda: _stage_peaks(extraction)
+    return extraction.in_whole_batches, lambda: _stage_peaks(extraction)
 
 
 def _force(extraction: Any, case: argparse.Namespace, calibrate: Callable[..., Any]) -> None:
@@ -313,7 +313,7 @@ def _stage_peaks(extraction: Any) -> dict[str, float]:
         return watched
 
     with patched(extraction.stages(wrap)):
-        extraction()
+        extraction.in_whole_batches()
     return dict(sorted(peaks.items(), key=lambda item: -item[1]))
 
 

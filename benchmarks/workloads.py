@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import AutoConfig, AutoTokenizer, BertConfig
 
+import modeling_aspert.extraction as library
 import modeling_aspert.modeling_aspert as network
 from benchmarks.timing import StageClock, patched
 from modeling_aspert import (
@@ -24,8 +25,9 @@ from modeling_aspert import (
     AspertProcessor,
     JointExtractionDataset,
 )
-from modeling_aspert.decoding import decode, join_records
+from modeling_aspert.decoding import Predictions, decode
 from modeling_aspert.encoders import resolve_encoder
+from modeling_aspert.extraction import ExtractionOptions, Extractor, Sentence
 
 # A random BERT base: the cost of 12 layers x 768 with no download.
 RANDOM_BASE = "random-base"
@@ -124,7 +126,7 @@ def attention_of(encoder: nn.Module) -> str:
 
 
 class Extraction:
-    """Words to records with entities and relations, in the order of the input; batches sorted by length.
+    """Words to records with entities and relations, in the order of the input: the library's own `Extractor`.
 
     Args:
         model: in evaluation mode.
@@ -141,20 +143,28 @@ class Extraction:
         batch_size: int,
     ) -> None:
         self.model, self.processor, self.records, self.batch_size = model, processor, records, batch_size
-        self.collator = AspertDataCollator(processor, model.config, training=False)
+        self.extractor = Extractor(model, processor, ExtractionOptions(batch_size=batch_size))
+        self.collator = self.extractor.collator
         self.words = [record["tokens"] for record in records]
-        # named here so that a profile can time them
-        self.decode, self.join = decode, join_records
 
     def __call__(self) -> list[dict[str, Any]]:
+        return [
+            {"tokens": words, **annotation}
+            for words, annotation in zip(self.words, self.extractor.annotate(map(Sentence, self.words)))
+        ]
+
+    def in_whole_batches(self) -> list[dict[str, Any]]:
+        """The annotations, batch by batch, with batches as large as was asked for: the library makes those of long
+        sentences smaller."""
         sentences = self.processor.encode(self.words)
-        predictions: list[Any] = [None] * len(sentences)
+        annotations = []
         for batch in self.batches([sentence.num_tokens for sentence in sentences]):
             output, word_spans, span_mask = self.forward([sentences[position] for position in batch])
-            decoded = self.decode(output, word_spans, span_mask, self.model.config)
-            for position, prediction in zip(batch, decoded.per_sentence(len(batch))):
-                predictions[position] = prediction
-        return self.join(self.records, predictions, self.model.config)
+            decoded = library.decode(output, word_spans, span_mask, self.model.config)
+            annotations += [
+                prediction.annotation(self.model.config) for prediction in decoded.per_sentence(len(batch))
+            ]
+        return annotations
 
     def pieces(self) -> list[Extraction]:
         """Extractions of a batch each."""
@@ -207,8 +217,8 @@ class Extraction:
             (model.span_classifier, "forward", "classify spans"),
             (network, "pairs_of_entities", "classify pairs"),
             (model, "_classify_pairs", "classify pairs"),
-            (self, "decode", "decode"),
-            (self, "join", "records"),
+            (library, "decode", "decode"),
+            (Predictions, "annotation", "records"),
         ]
         return [
             (owner, name, wrap(stage, getattr(owner, name))) for owner, name, stage in parts if hasattr(owner, name)
@@ -356,7 +366,7 @@ def fit_span_classifier(extraction: Extraction) -> None:
     products, targets = torch.zeros(size, size), torch.zeros(size, labels)
     seen: list[Tensor] = []
     hook = output.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
-    for records, _, word_spans, mask in _outputs(extraction):
+    for records, _, word_spans, mask in outputs(extraction):
         hidden = F.pad(torch.cat(seen, dim=1)[mask].float().cpu(), (0, 1), value=1.0)
         seen.clear()
         gold = [
@@ -390,7 +400,7 @@ def calibrate(extraction: Extraction, entities: int, relations: int | None) -> d
     """
     model = extraction.model
     margins: list[Tensor] = []
-    for _, output, _, mask in _outputs(extraction):
+    for _, output, _, mask in outputs(extraction):
         logits = output.span_logits.float()
         margins.append((logits[..., 1:].amax(-1) - logits[..., 0])[mask])
     none_bias = (model.span_classifier.output if model.span_classifier.is_mlp else model.span_classifier.input).bias
@@ -399,7 +409,7 @@ def calibrate(extraction: Extraction, entities: int, relations: int | None) -> d
         limit = torch.logit(torch.tensor(model.config.relation_threshold))
         scores = [
             (output.relation_logits.float() - limit)[output.pair_mask][:, : len(model.config.relation_types)].flatten()
-            for _, output, _, _ in _outputs(extraction)
+            for _, output, _, _ in outputs(extraction)
         ]
         _shift(model.relation_classifier.output.bias.data, torch.cat(scores), relations, sign=-1.0)
     return count_predicted(extraction())
@@ -410,7 +420,7 @@ def count_predicted(records: Sequence[Mapping[str, Any]]) -> dict[str, int]:
     return {part: sum(len(record[part]) for record in records) for part in ("entities", "relations")}
 
 
-def _outputs(extraction: Extraction) -> Iterator[tuple[Sequence[Mapping[str, Any]], Any, Tensor, Tensor]]:
+def outputs(extraction: Extraction) -> Iterator[tuple[Sequence[Mapping[str, Any]], Any, Tensor, Tensor]]:
     """Records, output, word spans and span mask of each batch."""
     for piece in extraction.pieces():
         yield piece.records, *piece.forward(piece.processor.encode(piece.words))

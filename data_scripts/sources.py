@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import http.client
+import logging
 import os
 import re
 import urllib.request
@@ -18,9 +19,13 @@ from .problems import DataError, Problem
 from .reading import JSONL_SUFFIXES, read_bytes
 from .writing import atomic_path
 
+logger = logging.getLogger(__name__)
+
 MAX_BYTES = 8 * 2**20  # of one download; the largest corpus file has 2 MB
 TIMEOUT = 20  # seconds without an answer
 SPLITS = ("train", "dev", "test")
+# words of a file's name; `datasets` calls dev validation
+_ROLES = {**{role: role for role in (*SPLITS, "types")}, **dict.fromkeys(("validation", "valid", "val"), "dev")}
 
 
 def find_corpus_file(
@@ -60,9 +65,9 @@ def find_folder_files(
 ) -> tuple[dict[str, Path], Path]:
     """Return the files of the splits of a folder in SpERT's format, by split, and its types file.
 
-    Without `data_files`, a `.json` or `.jsonl` file belongs to the split whose name (train, dev, test) is a word of
-    the file's name; the types file has the word `types`. A name with two of these words, as `x_train_dev.json`,
-    belongs to none. With `data_files`, its keys are "types" and the splits, its values are paths below the folder.
+    Without `data_files`, a `.json` or `.jsonl` file belongs to the split whose name (train, dev, test; also validation,
+    valid or val for dev) is a word of the file's name; the types file has the word `types`. A name with two of these
+    words, as `x_train_dev.json`, or with none, belongs to no split, and a warning says so. With `data_files`, its keys are "types" and the splits, its values are paths below the folder.
 
     Raises:
         DataError: there is no such folder, no types file, no split, or two files for one.
@@ -73,11 +78,17 @@ def find_folder_files(
     if data_files is not None:
         found = {key: [folder / name] for key, name in data_files.items()}
     else:
-        found = {}
+        found, unused = {}, []
         for path in sorted(folder.iterdir()):
-            roles = {*SPLITS, "types"} & set(re.split(r"[\W_]+", path.stem.lower()))
-            if len(roles) == 1 and path.suffix.lower() in (".json", *JSONL_SUFFIXES) and path.is_file():
+            if path.suffix.lower() not in (".json", *JSONL_SUFFIXES) or not path.is_file():
+                continue
+            roles = {_ROLES[word] for word in re.split(r"[\W_]+", path.stem.lower()) if word in _ROLES}
+            if len(roles) == 1:
                 found.setdefault(roles.pop(), []).append(path)
+            else:
+                unused.append(path.name)
+        if unused:
+            logger.warning("%s: of no split by their names, and not read: %s", folder, ", ".join(unused))
     problems = []
     for key, paths in found.items():
         if key not in (*SPLITS, "types"):

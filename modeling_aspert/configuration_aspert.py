@@ -313,8 +313,11 @@ def preset_fields(preset: str) -> dict[str, Any]:
     return PRESETS[preset]
 
 
-def pretrained_encoder_config(name_or_path: str | os.PathLike[str]) -> PretrainedConfig:
+def pretrained_encoder_config(name_or_path: str | os.PathLike[str], **place: Any) -> PretrainedConfig:
     """The configuration of a pre-trained encoder. Code beside it is never run.
+
+    Args:
+        place: where it lies besides its name, see `model_files.PLACE`.
 
     Raises:
         OSError: no such encoder.
@@ -323,7 +326,7 @@ def pretrained_encoder_config(name_or_path: str | os.PathLike[str]) -> Pretraine
     file = Path(name_or_path) / "config.json"
     if Path(name_or_path).is_dir():
         read_object(file)
-    fields, _ = PretrainedConfig.get_config_dict(name_or_path)
+    fields, _ = PretrainedConfig.get_config_dict(name_or_path, **place)
     # early encoders have none
     model_type = fields.get("model_type")
     if model_type is not None and model_type not in CONFIG_MAPPING:
@@ -333,7 +336,7 @@ def pretrained_encoder_config(name_or_path: str | os.PathLike[str]) -> Pretraine
     try:
         _check_sizes(fields)
         _check_dtype("", fields)
-        return AutoConfig.from_pretrained(name_or_path, trust_remote_code=False)
+        return AutoConfig.from_pretrained(name_or_path, trust_remote_code=False, **place)
     except OSError:
         raise
     except Exception as error:  # each encoder checks its fields in its own way

@@ -77,7 +77,13 @@ class JointExtractionDataset(Dataset):
     def __len__(self) -> int:
         return len(self.examples)
 
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        # without it a loop would go on into the next epochs
+        return map(self.__getitem__, range(len(self)))
+
     def __getitem__(self, index: int) -> dict[str, Any]:
+        if index < 0:
+            raise IndexError(f"index {index}: count from the first sentence, 0")
         epoch, position = divmod(int(index), len(self.examples))
         return {"example": self.examples[position], "index": position, "epoch": epoch}
 

@@ -16,7 +16,7 @@ import regex
 
 logger = logging.getLogger(__name__)
 
-Splitter = Literal["rules", "rules-split-hyphens", "whitespace"]
+Splitter = Literal["rules", "rules-split-hyphens", "word-punct", "whitespace"]
 Span = tuple[int, int]
 
 # Scripts written without blanks between words, in which any character may begin an entity.
@@ -56,6 +56,7 @@ def _word_pattern(hyphen: str) -> regex.Pattern:
 _WORDS: dict[str, Any] = {
     "rules": _word_pattern(r"[-‐‑]"),
     "rules-split-hyphens": _word_pattern(r"(?:(?<!\p{L})[-‐‑]|[-‐‑](?!\p{L}))"),
+    "word-punct": re.compile(r"\w+|[^\w\s]"),
     "whitespace": re.compile(r"\S+"),
 }
 
@@ -72,6 +73,9 @@ def split_words(text: str, splitter: Splitter = "rules") -> list[Span]:
     `"rules-split-hyphens"`: the same, but a hyphen between two letters is a word (azithromycin|-|induced), as in
     corpora tokenised by spaCy, ADE among them. Choose the rules that the training data were split by: of the mentions
     in ADE's raw sentences, `"rules"` can mark 93.9% and `"rules-split-hyphens"` 99.98%.
+
+    `"word-punct"`: runs of letters, digits and underscores, and every other character by itself (U|.|S|.), as the converters
+    of `data_scripts` split the raw text of brat and DRUG-AE.
 
     `"whitespace"`: `str.split()`.
 

@@ -179,8 +179,8 @@ class Extractor:
 
         Args:
             inputs: strings, or mappings with "text" and optionally "entities" ("type", "start", "end" in characters),
-                for which only relations are predicted; or mappings with "tokens" (and entities in words), whose text
-                is the words joined by blanks. Given entities come back in the order in which they were given, with
+                for which only relations are predicted; or mappings with "tokens" and no "text" (and entities in
+                words), whose text is the words joined by blanks. Given entities come back in the order in which they were given, with
                 the position in that order as "id", whatever "id" they had; white space at their ends is left out.
 
         Raises:
@@ -210,7 +210,7 @@ class Extractor:
                 f'{where} {what}: give a string, a mapping with "text" or "tokens", or a list of words with '
                 "is_split_into_words=True"
             )
-        if "tokens" in given:
+        if "text" not in given:
             return self._document_of_words(given, where)
         text, entities = given["text"], given.get("entities")
         if not isinstance(text, str):

@@ -48,6 +48,8 @@ _TRAINING_SETTINGS = (
     "adam_bias_correction max_grad_norm negative_entity_count negative_relation_count train_sampling_strategy dataloader_drop_last bf16 "
     "fp16 seed data_seed early_stopping_patience metric_for_best_model load_best_model_at_end"
 ).split()
+# those that the launcher decides
+_LAUNCH_SETTINGS = ("processes", "effective_batch_size", "mixed_precision")
 _AVERAGES = ("micro", "macro")
 _RATIOS = ("precision", "recall", "f1")
 _LONGEST_MENTION = 60
@@ -323,6 +325,8 @@ def _architecture(config: AspertConfig) -> Markup:
     base, added = (aspert, []) if config.attentional_contribution else (spert, [])
     if not config.attentional_contribution and config.span_classifier == "mlp":
         added.append(f"the span classifier of {aspert}")
+    if config.attentional_contribution and config.span_classifier == "linear":
+        added.append("a linear span classifier")
     if config.word_shapes:
         added.append("word shapes")
     if config.span_boundaries:
@@ -431,13 +435,15 @@ def _selection(data: ModelCardData) -> str | None:
     if not training.get("load_best_model_at_end"):
         return "The weights are those of the last step, chosen by no score."
     metric = training.get("metric_for_best_model")
-    return f"The checkpoint is the one with the best {metric} on dev, so the scores on dev flatter it."
+    learnt = data.run["arguments"].get("model", {}).get("learn_thresholds")
+    thresholds = ", and the thresholds were chosen on it too" if learnt else ""
+    return f"The checkpoint is the one with the best {metric} on dev{thresholds}, so the scores on dev flatter it."
 
 
 def _setting_rows(data: ModelCardData) -> Iterator[tuple[str, Any]]:
     arguments = data.run.get("arguments", {})
     for part, names in (
-        ("model", ["preset"]),
+        ("model", ["preset", "learn_constraints", "learn_thresholds"]),
         ("data", ["max_train_samples"]),
         ("training", _TRAINING_SETTINGS),
     ):
@@ -446,6 +452,9 @@ def _setting_rows(data: ModelCardData) -> Iterator[tuple[str, Any]]:
             # the Trainer's own dump has "None" for what was not set
             if value not in (None, "None") and not (name == "max_steps" and value <= 0):
                 yield name, value
+    for name in _LAUNCH_SETTINGS:
+        if name in data.run:
+            yield name, data.run[name]
     for name in inspect.signature(AspertConfig.__init__).parameters:
         value = getattr(data.config, name, None)
         if name not in _NOT_SETTINGS and value is not None:

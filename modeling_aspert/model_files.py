@@ -18,7 +18,7 @@ from transformers.utils import (
 )
 
 # where a model lies, besides its name: arguments of every `from_pretrained`
-_PLACE = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token")
+PLACE = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token")
 _ADAPTER = "adapter_config.json"
 _FLOATS = ("F16", "BF16", "F32", "F64")
 
@@ -98,7 +98,7 @@ def check_processor(name_or_path: str | os.PathLike[str], **kwargs: Any) -> None
 
 
 def _place(arguments: dict[str, Any]) -> dict[str, Any]:
-    return {name: arguments[name] for name in _PLACE if arguments.get(name) is not None}
+    return {name: arguments[name] for name in PLACE if arguments.get(name) is not None}
 
 
 def _parts(index_file: str) -> list[str]:

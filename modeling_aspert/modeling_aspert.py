@@ -8,6 +8,7 @@ end-exclusive. Batches are padded on the right.
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,8 +23,8 @@ from transformers.utils import ModelOutput
 
 from .attention_contribution import attentional_contribution
 from .configuration_aspert import WORD_SHAPES, AspertConfig, first_position, pretrained_encoder_config
-from .model_files import check_weights, one_line
-from .packed_linear import pack_linears
+from .model_files import PLACE, check_weights, one_line
+from .packed_linear import forget_packed, pack_linears
 from .sentence_packing import PACKABLE, Packing
 from .span_pooling import range_max, range_max_table
 
@@ -243,15 +244,24 @@ class AspertForJointExtraction(AspertPreTrainedModel):
         Args:
             name_or_path: a Hub name or a folder of any `AutoModel` encoder with safetensors weights.
             preset: "paper", "spert", "spert_prime" or "best".
-            fields: fields of :class:`AspertConfig`, such as ``entity_types`` and ``relation_types``.
+            fields: fields of :class:`AspertConfig`, such as ``entity_types`` and ``relation_types``; and where the encoder
+                lies, as for every `from_pretrained`: ``revision``, ``token``, ``cache_dir``, ...
 
         Raises:
             OSError: no such model, or no safetensors weights in it.
+            TypeError: neither a field nor an argument of a place.
             ValueError: a field that is not valid, or a file of the encoder that cannot be read or does not fit the
                 others. Code beside the encoder is never run.
         """
+        place = {name: fields.pop(name) for name in PLACE if name in fields}
+        for name in fields:
+            # a configuration takes any, and would store it
+            if name not in inspect.signature(AspertConfig.__init__).parameters:
+                raise TypeError(
+                    f"from_encoder_pretrained: {name!r} is no field of AspertConfig and no place of an encoder"
+                )
         config = AspertConfig.from_preset(preset, **fields)
-        encoder_config = pretrained_encoder_config(name_or_path)
+        encoder_config = pretrained_encoder_config(name_or_path, **place)
         try:
             encoder, info = _safetensors_only(
                 AutoModel.from_pretrained,
@@ -260,6 +270,7 @@ class AspertForJointExtraction(AspertPreTrainedModel):
                 dtype=torch.float32,
                 attn_implementation=_attention_for(config),
                 trust_remote_code=False,
+                **place,
             )
             _check_loaded(encoder, info, may_lack="pooler.")
         except (ValueError, RuntimeError) as error:
@@ -276,6 +287,12 @@ class AspertForJointExtraction(AspertPreTrainedModel):
             with torch.no_grad():
                 model.eval()._encode(one, one, one)
         return model.eval()
+
+    def train(self, mode: bool = True) -> AspertForJointExtraction:
+        """As every module's. Weights that were packed for short inputs on a CPU are packed anew, so that a change that
+        nobody was told of, such as an adapter merged into ``weight.data``, counts from the next ``eval()`` on."""
+        forget_packed(self)
+        return super().train(mode)
 
     def forward(
         self,

@@ -39,6 +39,14 @@ def pack_linears(module: nn.Module) -> None:
             layer.forward = PackedForward(layer, weights, position)
 
 
+def forget_packed(module: nn.Module) -> None:
+    """Let all linear layers of a module pack their weights again when they next need them."""
+    for layer in module.modules():
+        forward = vars(layer).get("forward")
+        if isinstance(forward, PackedForward):
+            forward.weights.forget()
+
+
 def _go_together(layers: Sequence[nn.Module | None]) -> bool:
     return all(type(layer) is nn.Linear for layer in layers) and (
         len({(layer.in_features, layer.bias is None) for layer in layers}) == 1
@@ -60,8 +68,8 @@ class PackedWeights:
     """The weights of a layer, or of layers that see the same input, as one. They take as much memory as the layers' own.
 
     They are packed when they are first needed, and again where they were changed: by a training, of which a layer sees a
-    forward pass, in place or by other tensors. (What is written into ``.data`` in evaluation mode nobody is told of.)
-    Several threads may use them at once.
+    forward pass, in place or by other tensors. (What is written into ``.data`` nobody is told of, until the model is put
+    into evaluation mode again: see :func:`forget_packed`.) Several threads may use them at once.
     """
 
     def __init__(self, layers: Sequence[nn.Linear]) -> None:
@@ -97,13 +105,11 @@ class PackedWeights:
         return output
 
     def _current(self) -> _Packed | None:
-        # the mapping takes a fraction of the time of a module's attributes
         parameters = [layer._parameters for layer in self.layers]
-        weights = [given["weight"] for given in parameters]
-        biases = [given["bias"] for given in parameters if given["bias"] is not None]
+        weights = [given.get("weight") for given in parameters]
+        biases = [given["bias"] for given in parameters if given.get("bias") is not None]
         sources = weights + biases
-        # of weights made in inference mode no one can tell whether they were changed
-        if any(source.is_inference() or source.dtype is not torch.float32 or not source.is_cpu for source in sources):
+        if not all(map(_is_plain, sources)):
             return None
         stamps = [(source.data_ptr(), source._version) for source in sources]
         packed = self.packed
@@ -120,6 +126,12 @@ class PackedWeights:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(state["layers"])
+
+
+def _is_plain(source: Any) -> bool:
+    """Whether a weight can be packed. Of one made in inference mode no one could tell whether it was changed."""
+    plain = type(source) is nn.Parameter and source.dtype is torch.float32 and source.is_cpu
+    return plain and not source.is_inference()
 
 
 def _joined(parts: list[Tensor]) -> Tensor:
@@ -140,10 +152,12 @@ class PackedForward:
         self.layer, self.weights, self.position = layer, weights, position
 
     def __call__(self, values: Tensor) -> Tensor:
+        # the mapping takes a fraction of the time of a module's attributes
         parameters = self.layer._parameters
-        weight, bias = parameters["weight"], parameters["bias"]
-        if torch.compiler.is_compiling():
-            return F.linear(values, weight, bias)
+        weight, bias = parameters.get("weight"), parameters.get("bias")
+        if type(weight) is not nn.Parameter or torch.compiler.is_compiling():
+            # not plain: pruned, parametrized or quantised
+            return F.linear(values, self.layer.weight, self.layer.bias)
         if torch.is_grad_enabled() or not values.is_cpu or values.dtype is not torch.float32:
             # fused optimizers do not count their changes, and elsewhere packed weights are of no use
             self.weights.forget()

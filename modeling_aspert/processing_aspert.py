@@ -18,7 +18,7 @@ from tokenizers import pre_tokenizers
 from transformers import AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase, ProcessorMixin
 
 from .configuration_aspert import WORD_SHAPES, first_position, pretrained_encoder_config
-from .model_files import check_processor, one_line, read_object
+from .model_files import PLACE, check_processor, one_line, read_object
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +63,7 @@ class AspertProcessor(ProcessorMixin):
     Args:
         tokenizer: a fast tokenizer.
         max_tokens: the encoder's longest input, special tokens included. Default: the tokenizer's own limit.
-        word_splitter: how raw text is split into words: "rules", "rules-split-hyphens" or "whitespace" (see
+        word_splitter: how raw text is split into words: "rules", "rules-split-hyphens", "word-punct" or "whitespace" (see
             `documents.split_words`); as the training data were.
         language: language of raw text for sentence splitting, an ISO 639-1 code.
 
@@ -105,6 +105,13 @@ class AspertProcessor(ProcessorMixin):
                 "special tokens of every sentence"
             )
 
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Sub-words alone are not what the model takes. Raises TypeError that names what makes its inputs."""
+        raise TypeError(
+            "AspertProcessor is not called: pipeline('joint-extraction') and Extractor take texts and words; for tensors, "
+            "AspertDataCollator(processor, config, training=False).collate_candidates(processor.encode([words]))"
+        )
+
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike[str], *args: Any, **kwargs: Any) -> Any:
         """As every processor's, but code beside the tokenizer runs only with ``trust_remote_code=True``; nobody is
@@ -115,18 +122,23 @@ class AspertProcessor(ProcessorMixin):
     def from_encoder_pretrained(cls, name_or_path: str | os.PathLike[str], **kwargs: Any) -> AspertProcessor:
         """The processor of a pre-trained encoder: its tokenizer and its longest input. Code beside it is never run.
 
+        Args:
+            kwargs: of the processor; and where the encoder lies, as for every `from_pretrained`: ``revision``, ``token``,
+                ``cache_dir``, ...
+
         Raises:
             OSError: no such encoder.
             ValueError: its tokenizer cannot be read, has no fast version or no vocabulary, or does not fit it.
         """
-        config = pretrained_encoder_config(name_or_path)
+        place = {name: kwargs.pop(name) for name in PLACE if name in kwargs}
+        config = pretrained_encoder_config(name_or_path, **place)
         for name in ("tokenizer.json", "tokenizer_config.json"):
             if (Path(name_or_path) / name).is_file():
                 read_object(Path(name_or_path) / name)
         # the table's size, not the tokenizer's limit: sentence-transformers checkpoints store a shorter training length
         kwargs.setdefault("max_tokens", longest_input(config))
         try:
-            processor = cls(AutoTokenizer.from_pretrained(name_or_path, **_without_code({})), **kwargs)
+            processor = cls(AutoTokenizer.from_pretrained(name_or_path, **_without_code(place)), **kwargs)
             processor.fit_to(config)
         except OSError:
             raise

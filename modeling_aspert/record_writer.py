@@ -128,6 +128,9 @@ class Writer(Output):
         """Complete the output and give it its name."""
         try:
             self._finish()
+            if self.directory and self._target.exists():
+                # empty; Windows does not replace it
+                self._target.rmdir()
             os.replace(self._temporary, self._target)
         except OSError as error:
             self.abort()

@@ -518,15 +518,22 @@ class ResumableJsonlWriter(Output):
     def close(self) -> None:
         """Give the complete output its name."""
         self._sync()
+        self._let_go()
         os.replace(self._partial, self._target)
         self._settings_file.unlink(missing_ok=True)
         self._file.close()
+
+    def _let_go(self) -> None:
+        """Windows neither moves nor removes an open file; elsewhere its lock is kept until it is moved."""
+        if os.name == "nt":
+            self._file.close()
 
     def abort(self) -> None:
         """Stop, and keep what was done for a later run; where nothing was done, nothing stays."""
         try:
             self._sync()
             if not self._partial.stat().st_size:
+                self._let_go()
                 self._partial.unlink()
                 self._settings_file.unlink(missing_ok=True)
         finally:

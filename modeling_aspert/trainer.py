@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Sampler
-from transformers import EvalPrediction, Trainer, TrainerCallback, TrainerState, TrainingArguments
+from transformers import (
+    EarlyStoppingCallback,
+    EvalPrediction,
+    Trainer,
+    TrainerCallback,
+    TrainerState,
+    TrainingArguments,
+)
 from transformers.integrations import get_available_reporting_integrations
 from transformers.trainer_utils import EvalLoopOutput
 
@@ -143,6 +150,7 @@ class AspertTrainer(Trainer):
         processing_class: AspertProcessor,
         train_dataset: JointExtractionDataset | None = None,
         eval_dataset: JointExtractionDataset | None = None,
+        callbacks: Sequence[TrainerCallback] | None = None,
         **kwargs: Any,
     ) -> None:
         if model.config.attentional_contribution and (args.gradient_checkpointing_kwargs or {}).get("use_reentrant"):
@@ -161,6 +169,9 @@ class AspertTrainer(Trainer):
         self.model_card: ModelCardData | None = None
         self.predicted_records: list[dict[str, Any]] = []
         self._evaluated: JointExtractionDataset | None = None
+        callbacks = list(callbacks or ())
+        if args.early_stopping_patience is not None:
+            callbacks.append(EarlyStoppingCallback(args.early_stopping_patience))
         args.remove_unused_columns = False
         args.label_names = ["index"]
         super().__init__(
@@ -171,6 +182,7 @@ class AspertTrainer(Trainer):
             eval_dataset=eval_dataset,
             processing_class=processing_class,
             compute_metrics=self._compute_metrics,
+            callbacks=callbacks,
             **kwargs,
         )
         # our loss divides by the effective batch itself
@@ -282,13 +294,52 @@ class AspertTrainer(Trainer):
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """As the Trainer's, but nothing is pushed, with or without ``push_to_hub``: that would publish the whole output
-        folder, which holds all arguments, predictions and pages of errors, and so the corpus. Push model and processor.
+        folder, which holds all arguments, predictions and pages of errors, and so the corpus. :meth:`push_to_hub` pushes
+        model, processor and card.
         """
         super().save_model(output_dir, _internal_call=True)
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
         # see `save_model`
         return
+
+    def push_to_hub(
+        self,
+        commit_message: str | None = "End of training",
+        blocking: bool = True,
+        token: str | None = None,
+        revision: str | None = None,
+        private: bool | None = None,
+        **kwargs: Any,
+    ) -> str | None:
+        """Saves model, processor and card to ``output_dir`` and pushes them, and nothing else that lies there.
+
+        Args:
+            commit_message, token, revision, private: as the Trainer's; default: those of the arguments.
+            blocking: there is no other way.
+            kwargs: as the Trainer's, for the card; ours needs none.
+
+        Returns:
+            The address of the repository, on the first process.
+        """
+        token = token or self.args.hub_token
+        if self.hub_model_id is None:
+            self.init_hf_repo(token=token, private=private)
+        self.save_model()
+        self.create_model_card()
+        if not self.is_world_process_zero():
+            return None
+        place = {
+            "commit_message": commit_message,
+            "token": token,
+            "revision": revision or self.args.hub_revision,
+            "private": self.args.hub_private_repo if private is None else private,
+        }
+        # the weights as they were saved: those in memory may be a process's part of them
+        model = AspertForJointExtraction.from_pretrained(self.args.output_dir)
+        # the processor first: its push leaves an empty card, which the model's push replaces
+        self.processing_class.push_to_hub(self.hub_model_id, **place)
+        return model.push_to_hub(self.hub_model_id, **place)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
         if not self.args.should_save:
@@ -355,6 +406,9 @@ class AspertTrainer(Trainer):
         try:
             super()._save_checkpoint(model, trial)
         except (OSError, RuntimeError) as error:
+            # PyTorch's writer of files has no class of its own for what goes wrong
+            if isinstance(error, RuntimeError) and "PytorchStreamWriter" not in str(error):
+                raise
             raise OSError(
                 f"a checkpoint could not be written to {self.args.output_dir} ({error}): is the disk full? Make room "
                 "and go on with --resume_from_checkpoint true"

@@ -670,3 +670,12 @@ def test_import_spert(spert_reference, corpora, tmp_path, capsys):
         for mine, other in zip(entries(ours), entries(theirs)):
             assert mine.keys() == other.keys()
             assert all(abs(mine[key] - other[key]) < 1e-4 for key in mine)
+
+
+def test_a_traceback_on_request(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("ASPERT_TRACEBACK", "1")
+    with pytest.raises(FileNotFoundError):
+        aspert_cli.main(["info", str(tmp_path / "nothing")])
+    monkeypatch.delenv("ASPERT_TRACEBACK")
+    assert aspert_cli.main(["info", str(tmp_path / "nothing")]) == 2
+    assert capsys.readouterr().err.startswith("error: ")

@@ -283,6 +283,8 @@ def test_run_json(trained: Path, corpus: Path, encoder: Path) -> None:
     assert description["versions"]["torch"] == metadata.version("torch")
     assert description["seed"] == 42
     assert "commit" in description
+    launched = [description[name] for name in ("processes", "effective_batch_size", "mixed_precision")]
+    assert launched == [1, QUICK["per_device_train_batch_size"], "no"]
     assert description["arguments"]["data"]["dataset"] == str(corpus)
     assert description["arguments"]["model"]["encoder"] == str(encoder)
     assert description["arguments"]["training"]["learning_rate"] == QUICK["learning_rate"]
@@ -487,6 +489,41 @@ def test_nothing_in_the_log_does_not_lose_the_run(
     other = write_corpus(tmp_path / "corpus", **records)
     run(other, encoder, tmp_path / "output", max_steps=2, logging_steps=None)
     assert (tmp_path / "output" / "predictions_test.jsonl").is_file()
+
+
+def test_an_evaluation_alone_reads_no_training_data(trained: Path, corpus: Path, tmp_path: Path) -> None:
+    records = {split: json.loads((corpus / f"{split}.json").read_text()) for split in ("train", "dev", "test")}
+    records["train"][0]["tokens"] += ["long"] * 1000
+    other = write_corpus(tmp_path / "corpus", **records)
+    fields = dict.fromkeys(("span_classifier_size", "width_embedding_size", "max_span_width"))
+    scores = run(other, trained, tmp_path / "output", do_train="false", do_eval="true", do_predict="true", **fields)
+    assert {f"{split}_{name}" for split in ("eval", "test") for name in SCORES} <= set(scores)
+
+
+def test_an_evaluation_without_development_data_is_refused(
+    trained: Path, corpus: Path, tmp_path: Path, monkeypatch: Any, capsys: Any
+) -> None:
+    other = write_corpus(tmp_path / "corpus", train=json.loads((corpus / "train.json").read_text()))
+    fields = dict.fromkeys(("span_classifier_size", "width_embedding_size", "max_span_width"))
+    fields |= {"do_train": "false", "do_eval": "true", "do_predict": None}
+    argv = arguments(other, trained, tmp_path / "output", **fields)
+    assert_refused(monkeypatch, capsys, argv, "no dev data to evaluate on")
+
+
+@pytest.mark.parametrize(("field", "value"), [("word_splitter", "rules_split_hyphens"), ("language", "xx")])
+def test_how_texts_are_split_is_checked_before_the_training(
+    corpus: Path, encoder: Path, tmp_path: Path, monkeypatch: Any, capsys: Any, field: str, value: str
+) -> None:
+    argv = arguments(corpus, encoder, tmp_path / "output", **{field: value})
+    assert_refused(monkeypatch, capsys, argv, repr(value))
+    assert not (tmp_path / "output").exists()
+
+
+def test_language_and_licence_reach_processor_and_card(corpus: Path, encoder: Path, tmp_path: Path) -> None:
+    run(corpus, encoder, tmp_path / "output", max_steps=1, language="de", license="cc-by-4.0")
+    assert json.loads((tmp_path / "output" / "processor_config.json").read_text())["language"] == "de"
+    card = (tmp_path / "output" / "README.md").read_text()
+    assert "language: de\n" in card and "license: cc-by-4.0\n" in card
 
 
 def test_early_stopping_without_development_data_is_refused(
@@ -1081,6 +1118,8 @@ def test_accelerate_launch_of_two_processes_equals_one(tmp_path: Path) -> None:
     assert done.stdout.count("Scores on test") == 1
     # 4 steps an epoch, not 8: there were two processes
     assert json.loads((tmp_path / "two" / "trainer_state.json").read_text())["max_steps"] == 20
+    described = [json.loads((tmp_path / name / "run.json").read_text()) for name in ("one", "two")]
+    assert [(run["processes"], run["effective_batch_size"]) for run in described] == [(1, 8), (2, 8)]
     one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
     for name in one:
         assert (one[name] - two[name]).abs().max() <= 1e-5, name

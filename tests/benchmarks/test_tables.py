@@ -106,6 +106,17 @@ def test_folds_are_runs_of_their_own():
     assert all("dataset_config" not in run.settings for run in runs)
 
 
+def test_variants_can_be_typed():
+    experiment, corpora = load_experiments()["table6"], load_corpora()
+    named, typed = (
+        [run.id for run in runs_of(experiment, corpora, only_corpora=["conll04"], only_variants=[name], seeds=[1])]
+        for name in ("−AC", "no AC")
+    )
+    assert named == typed and len(named) == 1
+    with pytest.raises(ValueError, match="no variant 'AC'"):
+        list(runs_of(experiment, corpora, only_variants=["AC"]))
+
+
 def test_overrides_are_typed_and_checked():
     parsed = parse_overrides(["learning_rate=1e-4", "num_train_epochs=1", "bf16=true", "encoder=a=b"])
     assert parsed == {"learning_rate": 1e-4, "num_train_epochs": 1, "bf16": True, "encoder": "a=b"}
@@ -250,14 +261,14 @@ def test_a_foreign_training_is_adopted_as_the_run_that_it_is(mode, options, tmp_
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """Results of both models of Table 4 with three seeds."""
+    """Results of both models of Table 4 with five seeds."""
     folder = tmp_path_factory.mktemp("finished")
     (folder / "mode").write_text("ok")
     before = os.environ.get("FAKE_TRAIN_MODE")
     os.environ["FAKE_TRAIN_MODE"] = str(folder / "mode")
     try:
         options = RunOptions(results=folder / "results", work=folder / "work", jobs=3, script=FAKE)
-        assert len(run_all(quickstart_runs(), options, say=lambda line: None).finished) == 6
+        assert len(run_all(quickstart_runs(seeds=range(1, 6)), options, say=lambda line: None).finished) == 10
     finally:
         if before is None:
             del os.environ["FAKE_TRAIN_MODE"]
@@ -299,12 +310,12 @@ def test_the_page_holds_means_spreads_and_tests(finished, tmp_path):
     output = tmp_path / "results.md"
     assert tables.main(["report", "--results", str(finished), "--output", str(output), "--no-plots"]) == 0
     page = output.read_text(encoding="utf-8")
-    p = paired_t_test(ours, spert)
-    assert f"| ASpERT | {mean:.2f} ± {std:.2f} | {difference:+.2f} | {p:.3f} |" in page
-    assert "seeds 1, 2, 3. Spread and test over: seed." in page
-    assert "6 runs" in page and ".svg" not in page
+    assert paired_t_test(ours, spert) < 0.001
+    assert f"| ASpERT | 5 | {mean:.2f} ± {std:.2f} | {difference:+.2f} | < 0.001 |" in page
+    assert "seeds 1, 2, 3, 4, 5. Baseline: SpERT. Spread over: seed." in page
+    assert "10 runs" in page and ".svg" not in page
     rows = (line for line in page.splitlines() if line.startswith("| RE strict micro F1 | SpERT"))
-    assert next(rows).count("|") == 8
+    assert next(rows).count("|") == 9
 
 
 def test_the_paper_stands_beside_ours(finished, tmp_path):
@@ -333,7 +344,29 @@ def test_a_table_without_all_runs_says_so(finished, tmp_path):
         (tmp_path / content["predictions"]).write_bytes((path.parent / content["predictions"]).read_bytes())
     output = tmp_path / "page" / "results.md"
     assert tables.main(["report", "--results", str(tmp_path), "--output", str(output), "--no-plots"]) == 0
-    assert "Not complete: ASpERT lacks 1 of 3 runs." in output.read_text(encoding="utf-8")
+    page = output.read_text(encoding="utf-8")
+    assert "Not complete: ASpERT lacks 1 of 5 runs." in page
+    # four pairs: a difference, but no test
+    row = next(line for line in page.splitlines() if line.startswith("|  | ASpERT | 4 |"))
+    assert row.split("|")[5].strip() and not row.split("|")[6].strip()
+
+
+def test_runs_of_other_commits_are_named(finished, tmp_path):
+    for number, path in enumerate(sorted(finished.rglob("*.json"))):
+        content = json.loads(path.read_text(encoding="utf-8"))
+        content["commit"] = "aaaa" if number else "bbbb"
+        (tmp_path / path.name).write_text(json.dumps(content), encoding="utf-8")
+        (tmp_path / content["predictions"]).write_bytes((path.parent / content["predictions"]).read_bytes())
+    output = tmp_path / "page" / "results.md"
+    call = ["report", "--results", str(tmp_path), "--output", str(output), "--no-plots"]
+    assert tables.main(call) == 0
+    sentence = "Not of the same commit as the SpERT runs they are compared with: ASpERT."
+    assert sentence in output.read_text(encoding="utf-8")
+    for path in tmp_path.glob("*.json"):
+        content = json.loads(path.read_text(encoding="utf-8"))
+        path.write_text(json.dumps({**content, "commit": "aaaa"}), encoding="utf-8")
+    assert tables.main(call) == 0
+    assert sentence not in output.read_text(encoding="utf-8")
 
 
 def test_two_results_of_one_run_are_refused(finished, tmp_path, capsys):
@@ -351,14 +384,11 @@ def test_an_empty_folder_gives_a_page(tmp_path):
 
 
 def test_folds_are_averaged_before_seeds_are_compared(tmp_path):
-    """ADE: two seeds on two folds; the units are the seeds, each the mean of its folds."""
+    """ADE: five seeds on two folds; the units are the seeds, each the mean of its folds."""
     corpus = load_corpora()["ade"]
-    values = {
-        ("spert", 1): (80.0, 82.0),
-        ("spert", 2): (81.0, 83.0),
-        ("paper", 1): (83.0, 85.0),
-        ("paper", 2): (82.0, 84.0),
-    }
+    values = {("spert", seed): (80.0 + seed, 82.0 + seed) for seed in range(1, 6)}
+    for seed, gain in enumerate((3.0, 1.0, 2.0, 2.0, 2.0), start=1):
+        values["paper", seed] = tuple(value + gain for value in values["spert", seed])
     for (preset, seed), folds in values.items():
         for fold, value in zip(("split_0", "split_1"), folds):
             run = make_run(corpus, {"preset": preset}, seed, fold)
@@ -370,9 +400,10 @@ def test_folds_are_averaged_before_seeds_are_compared(tmp_path):
     output = tmp_path / "results.md"
     assert tables.main(["report", "--results", str(tmp_path), "--output", str(output), "--no-plots"]) == 0
     page = output.read_text(encoding="utf-8")
-    # SpERT: seeds 81 and 82; ASpERT: 84 and 83; differences 3 and 1: t = 2, p = 1 - 2 atan(2) / pi = 0.295
-    assert "| NER macro F1 | SpERT | 81.50 ± 0.71 |" in page
-    assert "|  | ASpERT | 83.50 ± 0.71 | +2.00 | 0.295 |" in page
+    # SpERT: 82 ... 86; differences 3, 1, 2, 2, 2: t = sqrt(40), and with four degrees of freedom
+    # p = 1 - t / sqrt(4 + t²) · (1 + 2 / (4 + t²)) = 0.003
+    assert "| NER macro F1 | SpERT | 5 | 84.00 ± 1.58 |" in page
+    assert "|  | ASpERT | 5 | 86.00 ± 1.58 | +2.00 | 0.003 |" in page
     assert "2 of 10 folds" in page and "seed (mean of 2 folds)" in page
 
 

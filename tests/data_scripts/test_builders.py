@@ -32,6 +32,19 @@ def folder(tmp_path):
     return folder
 
 
+def test_files_of_no_split_are_named(folder, tmp_path, caplog):
+    load(folder, cache_dir=tmp_path)
+    assert "not read: my_train_dev.json" in caplog.text and "README" not in caplog.text
+
+
+@pytest.mark.parametrize("name", ["validation.json", "my-valid.jsonl", "val_data.json"])
+def test_validation_is_dev(folder, tmp_path, name):
+    (folder / "my_dev.jsonl").rename(folder / name)
+    if name.endswith(".json"):
+        (folder / name).write_text(f"[{(folder / name).read_text()}]")
+    assert set(load(folder, cache_dir=tmp_path)) == {"train", "dev"}
+
+
 def counts(data) -> dict[str, tuple[int, int, int]]:
     return {
         split: (len(rows), sum(map(len, rows["entities"])), sum(map(len, rows["relations"])))

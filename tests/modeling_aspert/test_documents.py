@@ -14,9 +14,10 @@ import regex
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from data_scripts.converters import conversion
 from modeling_aspert.documents import merge_windows, sentence_languages, split_sentences, split_words, windows
 
-SPLITTERS = ["rules", "rules-split-hyphens", "whitespace"]
+SPLITTERS = ["rules", "rules-split-hyphens", "word-punct", "whitespace"]
 
 # Any code point, lone surrogates among them, mixed with what is known to be hard.
 HARD = [
@@ -133,6 +134,12 @@ def test_words_cover_the_text(text):
         assert_covers(text, spans)
         assert not any(character.isspace() for start, end in spans for character in text[start:end])
     assert words_of(text, "whitespace") == text.split()
+
+
+@given(st.text(max_size=60))
+@settings(max_examples=300, deadline=None)
+def test_converted_data_can_be_split_alike(text):
+    assert split_words(text, "word-punct") == conversion.split_words(text)
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=40))

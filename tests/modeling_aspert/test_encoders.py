@@ -279,3 +279,20 @@ def test_embedded_minilm():
         output = model(**batch, output_contribution=True)
     assert torch.isfinite(output.span_logits).all()
     assert (output.contribution > 0).any()
+
+
+def test_where_an_encoder_lies_is_not_kept(tmp_path):
+    tiny.make_encoder_folder(tmp_path)
+    place = {"revision": "main", "token": "hf_secret", "cache_dir": str(tmp_path / "cache")}
+    model = AspertForJointExtraction.from_encoder_pretrained(
+        tmp_path, entity_types=["a"], relation_types=["r"], **place
+    )
+    assert "hf_secret" not in json.dumps(model.config.to_dict())
+    AspertProcessor.from_encoder_pretrained(tmp_path, **place)
+    with pytest.raises(TypeError, match="'hub_token' is no field"):
+        AspertForJointExtraction.from_encoder_pretrained(tmp_path, hub_token="hf_secret")
+
+
+def test_a_processor_is_not_called():
+    with pytest.raises(TypeError, match="collate_candidates"):
+        tiny.make_processor()("Ann lives in Rome.", return_tensors="pt")

@@ -14,6 +14,7 @@ from transformers import pipeline
 
 from modeling_aspert import ExtractionOptions, Extractor, JointExtractionPipeline, extraction
 from modeling_aspert.decoding import decode
+from modeling_aspert.documents import merge_windows, windows
 from modeling_aspert.extraction import Sentence
 
 WORDS = "Ada Lovelace worked for Analytical Engines in London and Paris , where Pierre married Marie .".split()
@@ -85,6 +86,11 @@ def test_words_and_text_give_the_same(extract):
     assert by_words["relations"] == [{**item, "score": pytest.approx(item["score"])} for item in by_text["relations"]]
 
 
+def test_a_text_goes_before_its_words(extract):
+    record = {"text": "Ada  worked in London.", "tokens": ["something", "else"]}
+    assert extract(record) == extract(record["text"]) and extract(record)["entities"]
+
+
 def test_forms_of_input(extract):
     single = extract("Ada worked in London .")
     assert isinstance(single, dict) and json.loads(json.dumps(single)) == single
@@ -130,8 +136,15 @@ def test_windows_over_a_long_sentence(model):
     words = (WORDS[:-1] * 12) + ["."]
     extractor = Extractor(model, short, ExtractionOptions(stride=4))
     (result,) = extractor.annotate([Sentence(words)])
-    ends = [entity["end"] for entity in result["entities"]]
-    assert result["entities"] and max(ends) > len(words) // 2 and max(ends) <= len(words)
+    # by hand: each window as a sentence of its own, then put together
+    counts = np.diff(short.encode([words])[0].word_offsets).tolist()
+    bounds = windows(counts, 24 - short.num_special_tokens, 4)
+    assert len(bounds) > 3
+    parts = [next(extractor.annotate([Sentence(words[start:end])])) for start, end in bounds]
+    expected = merge_windows(parts, bounds)
+    assert expected["relations"] and max(entity["end"] for entity in expected["entities"]) > len(words) // 2
+    for kind in ("entities", "relations"):
+        assert result[kind] == [{**item, "score": pytest.approx(item["score"], abs=1e-5)} for item in expected[kind]]
     (record,) = extractor.extract([{"text": " ".join(words)}])
     for entity in record["entities"]:
         assert record["text"][entity["start"] : entity["end"]] == entity["text"]
@@ -143,7 +156,7 @@ def test_a_word_longer_than_the_encoder_is_reported(model, caplog):
     words = ["Ada", "x" * 50, "sings"]
     (result,) = Extractor(model, short).annotate([Sentence(words)])
     assert "sub-words is longer than the encoder's limit" in caplog.text
-    assert all(entity["end"] <= 3 for entity in result["entities"])
+    assert result["entities"] and all(entity["end"] <= 3 for entity in result["entities"])
 
 
 def test_given_entities_get_relations_only(model, extract):

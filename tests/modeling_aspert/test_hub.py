@@ -73,6 +73,8 @@ arguments = AspertTrainingArguments(
 )
 trainer = AspertTrainer(tiny.make_model(), arguments, processor, train_dataset=tiny.make_dataset(model.config))
 trainer.train()
+with open("run/predictions_test.jsonl", "w") as file:
+    file.write("the corpus")
 trainer.push_to_hub()
 
 processor = AspertProcessor.from_pretrained(REPO)

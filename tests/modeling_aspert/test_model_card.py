@@ -246,6 +246,10 @@ def test_a_base_model_is_named_only_where_it_is_on_the_hub(encoder, base_model):
             {"width_embedding": False},
             "[ASpERT](https://doi.org/10.32604/iasc.2022.028352) without the width embedding.",
         ),
+        (
+            {"span_classifier": "linear"},
+            "[ASpERT](https://doi.org/10.32604/iasc.2022.028352), with a linear span classifier.",
+        ),
     ],
 )
 def test_the_architecture_is_the_configurations(fields, expected):
@@ -255,11 +259,15 @@ def test_the_architecture_is_the_configurations(fields, expected):
 @pytest.mark.parametrize(
     ("run", "expected"),
     [
-        ({"data": {"train": {}, "dev": {}}}, "best re_strict_macro_f1 on dev"),
+        ({"data": {"train": {}, "dev": {}}}, "best re_strict_macro_f1 on dev, so"),
         ({"data": {"train": {}}}, "There was no development data"),
         (
             {"data": {"train": {}, "dev": {}}, "load_best_model_at_end": False},
             "those of the last step, chosen by no score",
+        ),
+        (
+            {"data": {"dev": {}}, "learn_thresholds": True},
+            "best re_strict_macro_f1 on dev, and the thresholds were chosen on it too, so",
         ),
     ],
 )
@@ -267,7 +275,8 @@ def test_it_says_how_the_weights_were_chosen(run, expected):
     training = {"metric_for_best_model": "re_strict_macro_f1", "load_best_model_at_end": True}
     training |= {name: value for name, value in run.items() if name != "data"}
     splits = {name: {"sentences": 1, "sha256": "0"} for name in run["data"]}
-    text = render_model_card(make_data(run={"data": splits, "arguments": {"training": training}}))
+    arguments = {"model": {"learn_thresholds": run.get("learn_thresholds", False)}, "training": training}
+    text = render_model_card(make_data(run={"data": splits, "arguments": arguments}))
     assert expected in text
 
 

@@ -9,6 +9,7 @@ import threading
 import pytest
 import tiny
 import torch
+import torch.nn.utils.prune
 from torch.nn import functional as F
 
 from modeling_aspert.packed_linear import MAX_ROWS, PackedForward, pack_linears
@@ -274,3 +275,34 @@ def test_a_model_packs_its_encoder_and_nothing_that_is_saved():
     for name in ("span_logits", "relation_logits"):
         torch.testing.assert_close(getattr(found, name), getattr(expected, name), rtol=1e-4, atol=1e-5)
     assert set(model.state_dict()) == names
+
+
+@pytest.mark.parametrize("position", [0, 1])
+def test_layers_that_are_not_plain_go_their_own_way(position):
+    """Pruning, parametrizations and the like take the weight's place away."""
+    parent = torch.nn.ModuleDict({name: torch.nn.Linear(24, 40) for name in ("query", "key", "value")})
+    pack_linears(parent)
+    torch.nn.utils.prune.l1_unstructured(parent[("query", "key")[position]], "weight", amount=0.5)
+    values = torch.randn(3, 24)
+    with torch.inference_mode():
+        for layer in parent.values():
+            torch.testing.assert_close(layer(values), F.linear(values, layer.weight, layer.bias), rtol=1e-5, atol=1e-6)
+
+
+def test_a_change_that_nobody_was_told_of_counts_from_the_next_eval():
+    """As an adapter is merged."""
+    model = tiny.make_model()
+    batch = tiny.make_batch(model.config, training=False)
+    del batch["word_spans"]
+    with torch.inference_mode():
+        before = model(**batch).span_logits
+    for layer in model.encoder.modules():
+        if isinstance(layer, torch.nn.Linear):
+            layer.weight.data += 0.1 * torch.randn_like(layer.weight)
+    model.eval()
+    with torch.inference_mode():
+        after = model(**batch).span_logits
+    with torch.no_grad():
+        expected = model(**batch).span_logits
+    torch.testing.assert_close(after, expected, rtol=1e-4, atol=1e-5)
+    assert (after - before).abs().max() > 1e-3

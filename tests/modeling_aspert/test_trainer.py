@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import Trainer, TrainingArguments
+from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, TrainingArguments
 
 from modeling_aspert import AspertDataCollator, AspertTrainer, AspertTrainingArguments
 from modeling_aspert.dataset import EpochSampler
@@ -435,6 +435,48 @@ def test_evaluation_has_no_loss_and_leaves_the_training_collator(encoder: Path, 
 
 
 # -- results -------------------------------------------------------------------------------------------------------
+
+
+def test_patience_reaches_a_trainer_made_by_hand(encoder: Path, tmp_path: Path) -> None:
+    given, trainers = TrainerCallback(), []
+    for name, patience in (("with", 3), ("without", None)):
+        made = make_trainer(encoder, tmp_path / name, make_records(4, 1), early_stopping_patience=patience)
+        trainers.append(AspertTrainer(made.model, made.args, made.processing_class, callbacks=[given]))
+    stopping = [
+        [callback for callback in trainer.callback_handler.callbacks if isinstance(callback, EarlyStoppingCallback)]
+        for trainer in trainers
+    ]
+    assert [callback.early_stopping_patience for callback in stopping[0]] == [3] and not stopping[1]
+    assert all(given in trainer.callback_handler.callbacks for trainer in trainers)
+
+
+def test_a_loop_over_a_dataset_is_one_epoch(encoder: Path, tmp_path: Path) -> None:
+    dataset = make_trainer(encoder, tmp_path, make_records(3, 1)).train_dataset
+    assert [item["index"] for item in dataset] == [0, 1, 2] and {item["epoch"] for item in dataset} == {0}
+    with pytest.raises(IndexError, match="index -1"):
+        dataset[-1]
+
+
+@pytest.mark.parametrize(
+    ("error", "reported"),
+    [
+        (OSError(28, "No space left on device"), True),
+        (RuntimeError("[enforce fail at inline_container.cc:595] . PytorchStreamWriter failed writing file"), True),
+        (torch.OutOfMemoryError("CUDA out of memory"), False),
+        (RuntimeError("NCCL error"), False),
+    ],
+)
+def test_only_a_file_that_cannot_be_written_is_called_so(
+    encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, reported: bool
+) -> None:
+    def fail(*args: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(Trainer, "_save_checkpoint", fail)
+    trainer = make_trainer(encoder, tmp_path, make_records(3, 1))
+    with pytest.raises(OSError if reported else type(error)) as caught:
+        trainer._save_checkpoint(trainer.model, None)
+    assert ("is the disk full?" in str(caught.value)) is reported
 
 
 def test_results_are_saved_as_the_trainers_own(encoder: Path, tmp_path: Path) -> None:
