@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from data_scripts.reading import json_type, read_json
+
 from .configuration_aspert import AspertConfig
 from .documents import split_words
-from .model_files import one_line, read_object
+from .model_files import one_line
 from .modeling_aspert import AspertForJointExtraction
 from .processing_aspert import AspertProcessor
 
@@ -37,7 +40,7 @@ def load_processor(name_or_path: str, config: AspertConfig, revision: str | None
     folder = Path(name_or_path)
     if folder.is_dir():
         for name in ("processor_config.json", "tokenizer.json", "tokenizer_config.json"):
-            read_object(folder / name)
+            _read_object(folder / name)
     with _naming(name_or_path, ": the processor"):
         try:
             processor = AspertProcessor.from_pretrained(name_or_path, **({"revision": revision} if revision else {}))
@@ -55,7 +58,7 @@ def load_config(name_or_path: str, revision: str | None = None) -> AspertConfig:
     folder = Path(name_or_path)
     file = folder / "config.json"
     if folder.is_dir():
-        fields = read_object(file)
+        fields = _read_object(file)
     else:
         refuse_missing_folder(name_or_path)
         file = f"{name_or_path}/config.json"
@@ -75,6 +78,13 @@ def refuse_missing_folder(name_or_path: str) -> None:
     is_path = path.is_absolute() or name_or_path.startswith((".", "~")) or name_or_path.count("/") > 1
     if is_path and not path.is_dir():
         raise FileNotFoundError(f"{name_or_path}: no such folder")
+
+
+def _read_object(file: Path) -> dict[str, Any]:
+    fields = read_json(file)
+    if not isinstance(fields, dict):
+        raise ValueError(f"{file}: {json_type(fields)}, not an object: save the model again")
+    return fields
 
 
 @contextmanager
