@@ -131,6 +131,7 @@ def build_parser() -> argparse.ArgumentParser:
         "learn-constraints",
         parents=[model],
         help="store in a model what data show: the types each relation may join, overlapping entities or none",
+        description="Changes config.json of a model in a folder of this machine.",
     )
     constraints.add_argument("data", metavar="TRAIN.json")
 
@@ -138,8 +139,9 @@ def build_parser() -> argparse.ArgumentParser:
         "learn-thresholds",
         parents=[model],
         help="store in a model the thresholds that suit development data best",
-        description="Tries thresholds of entities and relations, with and without overlapping entities. Give data that "
-        "the model was not trained on, and not those that it will be tested on.",
+        description="Tries thresholds of entities and relations, with and without overlapping entities, and changes "
+        "config.json of a model in a folder of this machine. Give data that the model was not trained on, and not those "
+        "that it will be tested on.",
     )
     thresholds.add_argument("data", metavar="DEV.json")
     thresholds.add_argument("--device", help="cpu, cuda, cuda:1, mps ... (default: a GPU if there is one)")
@@ -162,7 +164,7 @@ def main(argv: list[str] | None = None) -> int:
         parser.print_help(sys.stderr)
         return 2
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    if argv is None:
+    if argv is None and sys.stdout is not None:
         # JSON is UTF-8, also where Windows redirects it to a file
         sys.stdout.reconfigure(encoding="utf-8", errors=sys.stdout.errors)
     if argv is None and hasattr(signal, "SIGPIPE"):

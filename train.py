@@ -15,6 +15,7 @@ import math
 import os
 import pickle
 import platform
+import re
 import signal
 import subprocess
 import sys
@@ -102,6 +103,9 @@ class DataArguments:
         default=None,
         metadata={"help": "Of the texts, an ISO 639-1 code: how the model will find sentences. Default: en."},
     )
+    card_examples: bool = field(
+        default=True, metadata={"help": "Quote mentions of each type from the training data in the model's card."}
+    )
     license: str | None = field(
         default=None, metadata={"help": "The model's, for its card: a name that the Hub knows."}
     )
@@ -133,8 +137,9 @@ class EncoderArguments:
 def _model_arguments() -> type:
     """A dataclass of every architecture switch of AspertConfig; None leaves a field to the preset."""
     hints = typing.get_type_hints(AspertConfig.__init__)
+    meanings = dict(re.findall(r"^    (\w+): (.*(?:\n {8}.*)*)", inspect.getdoc(AspertConfig) or "", re.MULTILINE))
     switches = [
-        (name, hints[name] | None, field(default=None, metadata={"help": f"AspertConfig.{name}."}))
+        (name, hints[name] | None, field(default=None, metadata={"help": " ".join(meanings.get(name, name).split())}))
         for name in inspect.signature(AspertConfig.__init__).parameters
         if name not in _NOT_SWITCHES
     ]
@@ -376,7 +381,7 @@ def run(model_args: Any, data_args: DataArguments, args: AspertTrainingArguments
                 license=data_args.license,
                 scores=tables,
                 run=description,
-                examples=mentions(encoded["train"].records, model.config),
+                examples=mentions(encoded["train"].records, model.config) if data_args.card_examples else {},
                 log_history=trainer.state.log_history,
                 # of the whole training, not of what was left of it
                 training_seconds=None if checkpoint else result.metrics["train_runtime"],

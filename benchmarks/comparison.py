@@ -130,7 +130,8 @@ def _table(
     counts = {label: {key: result.sentence_counts() for key, result in keys.items()} for label, keys in runs.items()}
     baseline = experiment.baseline if experiment.baseline in by_label else None
     if baseline is not None:
-        table.other_code = [label for label in labels if _other_code(runs[label], runs[baseline])]
+        others = [label for label in labels if label != baseline]
+        table.other_code = [label for label in others if _other_code(runs[label], runs[baseline])]
     for score in scores:
         reported = paper.get(experiment.paper or "", {}).get(corpus.paper, {})
         for label in labels:

@@ -25,11 +25,14 @@ CORPORA_FILE = "corpora.yaml"
 # Where and how a run is made, which does not change what it computes.
 _PLACE_FIELDS = {
     "data_dir",
+    "card_examples",
     "dataloader_num_workers",
     "disable_tqdm",
     "do_eval",
     "do_predict",
     "do_train",
+    "language",
+    "license",
     "logging_steps",
     "output_dir",
     "per_device_eval_batch_size",
@@ -220,12 +223,13 @@ def runs_of(
     labels = list(experiment.variants) if only_variants is None else {names[name] for name in only_variants}
     chosen = only_corpora if only_corpora is not None else experiment.corpora
     _check_choice("corpus", chosen, corpora, CORPORA_FILE)
+    _check_choice("fold", folds, {fold for name in chosen for fold in corpora[name].folds}, ", ".join(chosen))
     for seed in seeds or experiment.seeds:
         for name in chosen:
             corpus = corpora[name]
-            if folds is not None and corpus.folds:
-                _check_choice("fold", folds, corpus.folds, name)
-            for fold in [f for f in corpus.folds if folds is None or f in folds] or [None]:
+            for fold in corpus.folds or [None]:
+                if folds is not None and fold is not None and fold not in folds:
+                    continue
                 for label, changes in experiment.variants.items():
                     if label in labels:
                         yield make_run(corpus, changes, seed, fold, overrides)

@@ -2,9 +2,9 @@
 
     python benchmarks/fast_mode.py --model DIR [--dataset conll04] [--ways int8-onnx ...]
 
-Each way's time is compared with the fp32 forward pass of the bare encoder over the same batches; all ways take turns,
-round by round, on one thread. Time is that of the process and not of the clock on the wall, so that other work on the
-machine counts less; the best round counts. F1 is measured in the same batches.
+Each way's time, in the batches that the library makes, is compared with the fp32 forward pass of the bare encoder over
+batches sorted by length; all ways take turns, round by round, on one thread. Time is that of the process and not of the
+clock on the wall, so that other work on the machine counts less; the best round counts. F1 is measured in the same batches.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ number. *Difference*: to the table's baseline, over the runs that both have; *p*
 there are at least {pairs} pairs, not corrected for the number of comparisons; *95% interval*: of the difference, from
 2,000 paired bootstrap samples of the test sentences with the runs as they are. The checkpoint of a run is the best on
 dev (the last where there is no dev data). The command above a table trains what it lacks. *Paper*: Ouyang, Zhang and
-Liu (2022), with other encoders than these runs: {encoders}.
+Liu (2022), whose encoder may be another one: {encoders}.
 """
 _WAITING = (
     "Of these no two models have been run alike. `python benchmarks/tables.py run NAME` runs them, on any encoder "
@@ -169,6 +170,10 @@ def _command(table: Table) -> str:
     words.append(f"--encoder {table.regime['encoder']}")
     settings = [f"{name}={value}" for name, value in _overrides(table).items() if name not in LAUNCHED]
     words += ["--set", *settings] if settings else []
+    processes, precision = table.regime.get("processes", 1), table.regime.get("mixed_precision", "no")
+    if (processes, precision) != (1, "no"):
+        launcher = f"accelerate launch --num_processes {processes} --mixed_precision {precision}"
+        words += ["--launcher", shlex.quote(launcher)]
     words += ["--folds", *table.folds] if table.folds and len(table.folds) < len(table.corpus.folds) else []
     return " ".join([*words, "--seeds", *map(str, table.seeds)])
 
@@ -190,16 +195,17 @@ def _all_runs(results: Sequence[Result], corpora: Mapping[str, Corpus]) -> str:
     lines = ["## All runs", ""]
     if not results:
         return "\n".join([*lines, "None yet.\n"])
-    # a run that was resumed knows the seconds of its last part, its training those of all
+    # where a kill came after the training, the last attempt only evaluated
     total = sum(max(result.content.get(name) or 0.0 for name in ("seconds", "train_seconds")) for result in results)
     machines = sorted({str(result.content.get("machine", {}).get("processor")) for result in results})
     commits = sorted({str(result.content.get("commit")) for result in results})
     lines += [
         f"{len(results)} runs, {total / 3600:.1f} hours in all, on {', '.join(machines)}; commits {', '.join(commits)}. "
-        "Scores: the corpus's headline on test, mean ± standard deviation over all runs of the row.",
+        "Scores: the corpus's headline on test, mean ± standard deviation over all runs of the row. Minutes: of a training, "
+        "fewest and most, with one or two threads on a machine of two cores.",
         "",
-        "| corpus | encoder | model | other settings | runs | entities | relations |",
-        "|---|---|---|---|---|---|---|",
+        "| corpus | encoder | model | other settings | runs | entities | relations | minutes |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     groups: dict[tuple[str, ...], list[Result]] = {}
     for result in results:
@@ -222,6 +228,8 @@ def _all_runs(results: Sequence[Result], corpora: Mapping[str, Corpus]) -> str:
                 continue
             mean, std = mean_and_std(values)
             cells.append(f"{mean:.2f}" + (f" ± {std:.2f}" if std is not None else ""))
+        minutes = sorted(round(seconds / 60) for result in group if (seconds := result.content.get("train_seconds")))
+        cells.append(" … ".join(map(str, dict.fromkeys(minutes[:: len(minutes) - 1 or 1]))) if minutes else "")
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 

@@ -46,6 +46,9 @@ class Result:
         settings = self.content["settings"]
         switches = switches_of(settings)
         launched = {name: self.content.get(name) for name in LAUNCHED}
+        if settings.get("bf16") or settings.get("fp16"):
+            # said already
+            del launched["mixed_precision"]
         return {name: value for name, value in settings.items() if name not in switches} | {
             name: value for name, value in launched.items() if value not in (None, 1, "no")
         }

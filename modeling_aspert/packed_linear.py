@@ -20,6 +20,8 @@ from torch.nn import functional as F
 MAX_ROWS = 64
 # Layers of one module that see the same input, by the names that transformers gives them: one product does for all.
 _TOGETHER = (("query", "key", "value"), ("q", "k", "v"), ("q_lin", "k_lin", "v_lin"))
+# stands for a parameter that pruning or a parametrization has put elsewhere
+_ELSEWHERE = object()
 # the operations that torch.compile's own code is made of; a build without oneDNN does not have them
 _AVAILABLE = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
@@ -39,14 +41,6 @@ def pack_linears(module: nn.Module) -> None:
             layer.forward = PackedForward(layer, weights, position)
 
 
-def forget_packed(module: nn.Module) -> None:
-    """Let all linear layers of a module pack their weights again when they next need them."""
-    for layer in module.modules():
-        forward = vars(layer).get("forward")
-        if isinstance(forward, PackedForward):
-            forward.weights.forget()
-
-
 def _go_together(layers: Sequence[nn.Module | None]) -> bool:
     return all(type(layer) is nn.Linear for layer in layers) and (
         len({(layer.in_features, layer.bias is None) for layer in layers}) == 1
@@ -59,7 +53,7 @@ class _Packed:
 
     weight: Tensor
     bias: Tensor | None
-    stamps: list[tuple[int, int]]
+    stamps: list[tuple[float, ...]]
     # kept, so that no other weights come to lie in their place
     sources: list[Tensor]
 
@@ -68,8 +62,8 @@ class PackedWeights:
     """The weights of a layer, or of layers that see the same input, as one. They take as much memory as the layers' own.
 
     They are packed when they are first needed, and again where they were changed: by a training, of which a layer sees a
-    forward pass, in place or by other tensors. (What is written into ``.data`` nobody is told of, until the model is put
-    into evaluation mode again: see :func:`forget_packed`.) Several threads may use them at once.
+    forward pass, in place or by other tensors. What is written into ``.data``, as when an adapter is merged, is seen by the
+    first value of a weight. Several threads may use them at once.
     """
 
     def __init__(self, layers: Sequence[nn.Linear]) -> None:
@@ -106,12 +100,14 @@ class PackedWeights:
 
     def _current(self) -> _Packed | None:
         parameters = [layer._parameters for layer in self.layers]
-        weights = [given.get("weight") for given in parameters]
-        biases = [given["bias"] for given in parameters if given.get("bias") is not None]
+        weights, biases = ([given.get(name, _ELSEWHERE) for given in parameters] for name in ("weight", "bias"))
+        biases = [bias for bias in biases if bias is not None]
         sources = weights + biases
         if not all(map(_is_plain, sources)):
             return None
         stamps = [(source.data_ptr(), source._version) for source in sources]
+        # of what is written into `.data` nobody is told
+        stamps += [(weight[0, 0].item(),) for weight in weights]
         packed = self.packed
         if packed is None or packed.stamps != stamps:
             weight = torch.ops.mkldnn._reorder_linear_weight(_joined(weights), None)
@@ -155,8 +151,9 @@ class PackedForward:
         # the mapping takes a fraction of the time of a module's attributes
         parameters = self.layer._parameters
         weight, bias = parameters.get("weight"), parameters.get("bias")
-        if type(weight) is not nn.Parameter or torch.compiler.is_compiling():
-            # not plain: pruned, parametrized or quantised
+        plain = type(weight) is nn.Parameter and "bias" in parameters
+        if not plain or torch.compiler.is_compiling():
+            # pruned, parametrized or quantised
             return F.linear(values, self.layer.weight, self.layer.bias)
         if torch.is_grad_enabled() or not values.is_cpu or values.dtype is not torch.float32:
             # fused optimizers do not count their changes, and elsewhere packed weights are of no use

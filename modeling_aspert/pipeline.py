@@ -20,8 +20,8 @@ class JointExtractionPipeline(Pipeline):
     """Joint entity and relation extraction: ``pipeline("joint-extraction", model=...)``.
 
     Input: a string; a list of words with ``is_split_into_words=True``; a mapping with "text" and "entities" (character
-    offsets; then only relations are predicted), or with "tokens" (and "entities" in words); or a list, a generator or
-    a `datasets` column of these. One input gives one result, a list gives a list, anything else is streamed.
+    offsets; then only relations are predicted), or with "tokens" and no "text" (and "entities" in words); or a list, a
+    generator or a `datasets` column of these. One input gives one result, a list gives a list, anything else is streamed.
 
     Result, of plain JSON types: ``{"text", "entities": [{"id", "type", "text", "start", "end", "score"}],
     "relations": [{"type", "head", "tail", "score"}]}``; start and end count characters, end-exclusive, and

@@ -322,6 +322,7 @@ class AspertTrainer(Trainer):
         Returns:
             The address of the repository, on the first process.
         """
+        self.callback_handler.on_push_begin(self.args, self.state, self.control)
         token = token or self.args.hub_token
         if self.hub_model_id is None:
             self.init_hf_repo(token=token, private=private)

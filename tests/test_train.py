@@ -519,11 +519,14 @@ def test_how_texts_are_split_is_checked_before_the_training(
     assert not (tmp_path / "output").exists()
 
 
-def test_language_and_licence_reach_processor_and_card(corpus: Path, encoder: Path, tmp_path: Path) -> None:
-    run(corpus, encoder, tmp_path / "output", max_steps=1, language="de", license="cc-by-4.0")
+def test_what_the_card_is_told(trained: Path, corpus: Path, encoder: Path, tmp_path: Path) -> None:
+    fields = {"language": "de", "license": "cc-by-4.0", "card_examples": "false"}
+    run(corpus, encoder, tmp_path / "output", max_steps=1, **fields)
     assert json.loads((tmp_path / "output" / "processor_config.json").read_text())["language"] == "de"
     card = (tmp_path / "output" / "README.md").read_text()
     assert "language: de\n" in card and "license: cc-by-4.0\n" in card
+    quotes = "examples from the training data"
+    assert quotes in (trained / "README.md").read_text() and quotes not in card
 
 
 def test_early_stopping_without_development_data_is_refused(

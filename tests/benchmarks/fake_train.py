@@ -80,6 +80,7 @@ def main(argv: list[str]) -> int:
     (output / "trainer_state.json").write_text(json.dumps({"log_history": history}), encoding="utf-8")
     model = {"encoder": config["encoder"], "preset": config["preset"], "span_classifier": None}
     data = {"dataset": "quickstart", "dataset_config": None, "data_dir": None, "max_train_samples": None}
+    data |= {"card_examples": True, "language": None, "license": "mit"}
     training = {"seed": config["seed"], "num_train_epochs": float(config.get("num_train_epochs", 20))}
     training["per_device_train_batch_size"] = config.get("per_device_train_batch_size", 4)
     training |= {"learning_rate": config["learning_rate"], "metric_for_best_model": "re_strict_micro_f1"}

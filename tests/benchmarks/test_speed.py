@@ -235,7 +235,7 @@ def test_without_the_extra_the_rest_is_measured(tiny, monkeypatch):
     def missing(*packages):
         raise ImportError("onnxruntime is not installed: pip install 'aspert[onnx]'")
 
-    monkeypatch.setattr("modeling_aspert.onnx_model.require", missing)
+    monkeypatch.setattr("modeling_aspert.onnx_export.require", missing)
     call = ["--smoke", "--encoder", tiny, "--dataset", "quickstart", "--sections", "extraction"]
     content = speed.measure_all(speed.build_parser().parse_args(call))
     assert {

@@ -277,29 +277,30 @@ def test_a_model_packs_its_encoder_and_nothing_that_is_saved():
     assert set(model.state_dict()) == names
 
 
+@pytest.mark.parametrize("name", ["weight", "bias"])
 @pytest.mark.parametrize("position", [0, 1])
-def test_layers_that_are_not_plain_go_their_own_way(position):
+def test_layers_that_are_not_plain_go_their_own_way(position, name):
     """Pruning, parametrizations and the like take the weight's place away."""
     parent = torch.nn.ModuleDict({name: torch.nn.Linear(24, 40) for name in ("query", "key", "value")})
     pack_linears(parent)
-    torch.nn.utils.prune.l1_unstructured(parent[("query", "key")[position]], "weight", amount=0.5)
+    torch.nn.utils.prune.l1_unstructured(parent[("query", "key")[position]], name, amount=0.5)
     values = torch.randn(3, 24)
     with torch.inference_mode():
         for layer in parent.values():
             torch.testing.assert_close(layer(values), F.linear(values, layer.weight, layer.bias), rtol=1e-5, atol=1e-6)
 
 
-def test_a_change_that_nobody_was_told_of_counts_from_the_next_eval():
-    """As an adapter is merged."""
+def test_a_merged_adapter_counts():
+    """It is written into `.data`, of which nobody is told."""
     model = tiny.make_model()
-    batch = tiny.make_batch(model.config, training=False)
+    batch = tiny.make_batch(model.config, training=False, indices=[0])
     del batch["word_spans"]
     with torch.inference_mode():
         before = model(**batch).span_logits
+    assert any(is_packed(layer) for layer in model.encoder.modules() if isinstance(layer, torch.nn.Linear))
     for layer in model.encoder.modules():
         if isinstance(layer, torch.nn.Linear):
             layer.weight.data += 0.1 * torch.randn_like(layer.weight)
-    model.eval()
     with torch.inference_mode():
         after = model(**batch).span_logits
     with torch.no_grad():
