@@ -117,6 +117,15 @@ def test_variants_can_be_typed():
         list(runs_of(experiment, corpora, only_variants=["AC"]))
 
 
+def test_named_folds_leave_out_corpora_without_them():
+    chosen = {"only_corpora": ["ade", "ade_train_dev"], "seeds": [1]}
+    experiment, corpora = load_experiments()["table4"], load_corpora()
+    runs = list(runs_of(experiment, corpora, folds=["split_0"], **chosen))
+    assert {(run.corpus, run.fold) for run in runs} == {("ade", "split_0")} and len(runs) == 2
+    with pytest.raises(ValueError, match="no fold 'split_10'"):
+        list(runs_of(experiment, corpora, folds=["split_10"], **chosen))
+
+
 def test_overrides_are_typed_and_checked():
     parsed = parse_overrides(["learning_rate=1e-4", "num_train_epochs=1", "bf16=true", "encoder=a=b"])
     assert parsed == {"learning_rate": 1e-4, "num_train_epochs": 1, "bf16": True, "encoder": "a=b"}
