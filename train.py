@@ -387,9 +387,11 @@ def run(model_args: Any, data_args: DataArguments, args: AspertTrainingArguments
                 training_seconds=None if checkpoint else result.metrics["train_runtime"],
                 hardware=hardware(args.device, args.world_size),
             )
-        trainer.create_model_card()
         if args.push_to_hub:
+            # writes the card too
             trainer.push_to_hub()
+        else:
+            trainer.create_model_card()
     return scores
 
 

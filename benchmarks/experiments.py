@@ -24,8 +24,8 @@ CORPORA_FILE = "corpora.yaml"
 
 # Where and how a run is made, which does not change what it computes.
 _PLACE_FIELDS = {
-    "data_dir",
     "card_examples",
+    "data_dir",
     "dataloader_num_workers",
     "disable_tqdm",
     "do_eval",

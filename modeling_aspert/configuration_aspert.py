@@ -317,7 +317,7 @@ def pretrained_encoder_config(name_or_path: str | os.PathLike[str], **place: Any
     """The configuration of a pre-trained encoder. Code beside it is never run.
 
     Args:
-        place: where it lies besides its name, see `model_files.PLACE`.
+        place: where it lies besides its name, see `model_files.take_place`.
 
     Raises:
         OSError: no such encoder.

@@ -18,7 +18,7 @@ from transformers.utils import (
 )
 
 # where a model lies, besides its name: arguments of every `from_pretrained`
-PLACE = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token")
+_PLACE = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token")
 _ADAPTER = "adapter_config.json"
 _FLOATS = ("F16", "BF16", "F32", "F64")
 
@@ -97,8 +97,13 @@ def check_processor(name_or_path: str | os.PathLike[str], **kwargs: Any) -> None
         raise ValueError(f"{named}: an audio tokenizer, which no model of this library has: leave it out")
 
 
+def take_place(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Where a model lies besides its name: taken out of the arguments of a `from_pretrained`."""
+    return {name: arguments.pop(name) for name in _PLACE if name in arguments}
+
+
 def _place(arguments: dict[str, Any]) -> dict[str, Any]:
-    return {name: arguments[name] for name in PLACE if arguments.get(name) is not None}
+    return {name: arguments[name] for name in _PLACE if arguments.get(name) is not None}
 
 
 def _parts(index_file: str) -> list[str]:

@@ -23,7 +23,7 @@ from transformers.utils import ModelOutput
 
 from .attention_contribution import attentional_contribution
 from .configuration_aspert import WORD_SHAPES, AspertConfig, first_position, pretrained_encoder_config
-from .model_files import PLACE, check_weights, one_line
+from .model_files import check_weights, one_line, take_place
 from .packed_linear import pack_linears
 from .sentence_packing import PACKABLE, Packing
 from .span_pooling import range_max, range_max_table
@@ -253,14 +253,16 @@ class AspertForJointExtraction(AspertPreTrainedModel):
             ValueError: a field that is not valid, or a file of the encoder that cannot be read or does not fit the
                 others. Code beside the encoder is never run.
         """
-        place = {name: fields.pop(name) for name in PLACE if name in fields}
+        place = take_place(fields)
+        # refuses a misspelt field with a hint
+        config = AspertConfig.from_preset(preset, **fields)
+        known = inspect.signature(AspertConfig.__init__).parameters
         for name in fields:
             # a configuration takes any, and would store it
-            if name not in inspect.signature(AspertConfig.__init__).parameters:
+            if name not in known:
                 raise TypeError(
                     f"from_encoder_pretrained: {name!r} is no field of AspertConfig and no place of an encoder"
                 )
-        config = AspertConfig.from_preset(preset, **fields)
         encoder_config = pretrained_encoder_config(name_or_path, **place)
         try:
             encoder, info = _safetensors_only(

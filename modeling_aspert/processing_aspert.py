@@ -18,7 +18,7 @@ from tokenizers import pre_tokenizers
 from transformers import AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase, ProcessorMixin
 
 from .configuration_aspert import WORD_SHAPES, first_position, pretrained_encoder_config
-from .model_files import PLACE, check_processor, one_line, read_object
+from .model_files import check_processor, one_line, read_object, take_place
 
 logger = logging.getLogger(__name__)
 
@@ -130,7 +130,7 @@ class AspertProcessor(ProcessorMixin):
             OSError: no such encoder.
             ValueError: its tokenizer cannot be read, has no fast version or no vocabulary, or does not fit it.
         """
-        place = {name: kwargs.pop(name) for name in PLACE if name in kwargs}
+        place = take_place(kwargs)
         config = pretrained_encoder_config(name_or_path, **place)
         for name in ("tokenizer.json", "tokenizer_config.json"):
             if (Path(name_or_path) / name).is_file():
