@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,8 +25,10 @@ class Row:
         units: number of runs, or of seeds over all folds, or of folds; what the spread is over.
         mean, std: on test, in percent; std is None for a single unit.
         dev: mean on dev, or None.
-        difference: to the baseline, over the units that both have; None for the baseline itself.
-        p: two-sided, paired t-test over the seeds, from MIN_PAIRS on. Not over folds: their training data overlap.
+        pairs: units that the baseline has too.
+        difference, dev_difference: to the baseline, over these; None for the baseline itself.
+        p: two-sided, paired t-test over the units, from MIN_PAIRS on; corrected where they are folds, whose training data
+            overlap.
         interval: 95% of the difference, bootstrap over test sentences.
         paper, paper_difference: the paper's figures.
     """
@@ -37,7 +39,9 @@ class Row:
     mean: float
     std: float | None
     dev: float | None = None
+    pairs: int = 0
     difference: float | None = None
+    dev_difference: float | None = None
     p: float | None = None
     interval: tuple[float, float] | None = None
     paper: float | None = None
@@ -53,7 +57,8 @@ class Table:
         unit: what a unit of the spread is: "seed", "seed (mean of N folds)" or "fold".
         missing: what keeps it from being complete, in words.
         other_code: labels with a run that was made with another commit than the baseline's run that it is compared with,
-            or with one that cannot be told.
+            or with one that cannot be told (uncommitted changes).
+        other_data: labels with a run on other data than the baseline's run that it is compared with.
         values: test scores of each run by label and score, for plots.
     """
 
@@ -66,6 +71,7 @@ class Table:
     folds: list[str]
     missing: list[str]
     other_code: list[str] = field(default_factory=list)
+    other_data: list[str] = field(default_factory=list)
     values: dict[tuple[str, str], list[float]] = field(default_factory=dict)
 
     @property
@@ -82,12 +88,9 @@ def tables_of(
     results: Sequence[Result],
     paper: Mapping[str, Any],
     samples: int = 2000,
-) -> tuple[list[Table], set[str]]:
-    """The tables of an experiment that can be made, and the ids of the results in them.
-
-    A table needs results of at least two variants with equal training settings.
-    """
-    tables, used = [], set()
+) -> list[Table]:
+    """The tables of an experiment that can be made: a table needs results of two variants with equal training settings."""
+    tables = []
     for name in dict.fromkeys((*experiment.corpora, *corpora)):
         corpus = corpora[name]
         variants = {label: settings_of({**corpus.fields, **changes}) for label, changes in experiment.variants.items()}
@@ -106,9 +109,8 @@ def tables_of(
         for key, by_label in sorted(groups.items()):
             if len(by_label) < 2:
                 continue
-            used |= {result.content["id"] for group in by_label.values() for result in group}
             tables.append(_table(experiment, corpus, json.loads(key), by_label, paper, samples))
-    return tables, used
+    return tables
 
 
 def _table(
@@ -131,7 +133,14 @@ def _table(
     baseline = experiment.baseline if experiment.baseline in by_label else None
     if baseline is not None:
         others = [label for label in labels if label != baseline]
-        table.other_code = [label for label in others if _other_code(runs[label], runs[baseline])]
+        for label in others:
+            pairs = [
+                (runs[label][key].content, runs[baseline][key].content) for key in runs[label] if key in runs[baseline]
+            ]
+            if any(_other_code(one.get("commit"), other.get("commit")) for one, other in pairs):
+                table.other_code.append(label)
+            if any(one.get("data") != other.get("data") for one, other in pairs):
+                table.other_data.append(label)
     for score in scores:
         reported = paper.get(experiment.paper or "", {}).get(corpus.paper, {})
         for label in labels:
@@ -163,25 +172,35 @@ def _compare(
 ) -> None:
     """Fill in difference, p and interval, over the runs that both sides have."""
     common = [key for key in ours if key in baseline]
-    pairs = [_units({key: side[key] for key in common}, row.score, by_seed) for side in (ours, baseline)]
-    if not common or not pairs[0]:
+    sides = [{key: side[key] for key in common} for side in (ours, baseline)]
+    first, second = (list(_units(side, row.score, by_seed).values()) for side in sides)
+    if not first:
         return
-    first, second = ([side[unit] for unit in pairs[0]] for side in pairs)
+    row.pairs = len(first)
     row.difference = mean_and_std(first)[0] - mean_and_std(second)[0]
-    if by_seed and len(first) >= MIN_PAIRS:
-        row.p = paired_t_test(first, second)
+    on_dev = [[result.score(row.score, "dev") for result in side.values()] for side in sides]
+    if None not in (*on_dev[0], *on_dev[1]):
+        row.dev_difference = mean_and_std(on_dev[0])[0] - mean_and_std(on_dev[1])[0]
+    if len(first) >= MIN_PAIRS:
+        row.p = paired_t_test(first, second, 0.0 if by_seed else _test_share(sides[0].values()))
     counted = [key for key in common if our_counts[key] is not None and baseline_counts[key] is not None]
     if len(counted) == len(common):
-        sides = [
+        counts_of = [
             {fold or "": [counts[key] for key in common if key[1] == fold] for _, fold in common}
             for counts in (our_counts, baseline_counts)
         ]
-        row.interval = bootstrap_difference(*sides, row.score, samples)[:2]
+        row.interval = bootstrap_difference(*counts_of, row.score, samples)
 
 
-def _other_code(ours: Mapping[_Key, Result], baseline: Mapping[_Key, Result]) -> bool:
-    pairs = [(ours[key].content.get("commit"), baseline[key].content.get("commit")) for key in ours if key in baseline]
-    return any(one != other or str(one).endswith(("None", "-dirty")) for one, other in pairs)
+def _other_code(commit: str | None, other: str | None) -> bool:
+    return commit is None or commit != other or commit.endswith("-dirty")
+
+
+def _test_share(runs: Iterable[Result]) -> float:
+    """Test sentences by training sentences, the mean of some runs."""
+    return mean_and_std(
+        [run.content["data"]["test"]["sentences"] / run.content["data"]["train"]["sentences"] for run in runs]
+    )[0]
 
 
 def _units(runs: Mapping[_Key, Result], score: str, by_seed: bool) -> dict[Any, float]:

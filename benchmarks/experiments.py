@@ -146,7 +146,7 @@ def load_corpora(folder: Path = FOLDER) -> dict[str, Corpus]:
     path = folder / CORPORA_FILE
     corpora = {}
     for name, entry in _read(path).items():
-        _refuse_unknown(path, f"corpus {name!r}", entry, _CORPUS_KEYS)
+        _check_keys(path, f"corpus {name!r}", entry, _CORPUS_KEYS, {"headline"})
         base = _read(_base_file(folder, entry["base"])) if "base" in entry else {}
         corpora[name] = Corpus(
             name=name,
@@ -175,10 +175,12 @@ def load_experiments(folder: Path = FOLDER, names: Sequence[str] | None = None) 
 
 def _experiment(path: Path) -> Experiment:
     entry = _read(path)
-    _refuse_unknown(path, "the experiment", entry, _EXPERIMENT_KEYS)
+    _check_keys(path, "the experiment", entry, _EXPERIMENT_KEYS, {"title", "corpora", "seeds", "baseline"})
     fields, swept = entry.get("fields", {}), None
-    variants = {str(label): {**fields, **changes} for label, changes in entry.get("variants", {}).items()}
+    variants = {str(label): {**fields, **(changes or {})} for label, changes in entry.get("variants", {}).items()}
     if "sweep" in entry:
+        if len(entry["sweep"]) != 1:
+            raise ValueError(f"{path}: sweep must hold one field and its values, not {len(entry['sweep'])}")
         ((swept, values),) = entry["sweep"].items()
         variants |= {f"{value:g}" if _is_number(value) else str(value): {**fields, swept: value} for value in values}
     baseline = str(entry["baseline"])
@@ -216,8 +218,16 @@ def runs_of(
         overrides: fields of train.py that win over the files' (the encoder, say).
 
     Raises:
-        ValueError: a corpus, variant or fold that the experiment does not have.
+        ValueError: a corpus, variant or fold that the experiment does not have, or an override of what its variants
+            differ in.
     """
+    for name in overrides or {}:
+        if len({json.dumps(changes.get(name)) for changes in experiment.variants.values()}) > 1:
+            raise ValueError(
+                f"{name} differs between the models of {experiment.name}, so it cannot be set for all of them: copy "
+                f"{experiment.name}.yaml and {CORPORA_FILE} to a folder of your own, change it there and name the folder "
+                "with --configuration"
+            )
     names = {name: label for label in experiment.variants for name in (label, typed(label))}
     _check_choice("variant", only_variants, names, experiment.name)
     labels = list(experiment.variants) if only_variants is None else {names[name] for name in only_variants}
@@ -247,9 +257,17 @@ def make_run(
     fold: str | None = None,
     overrides: Mapping[str, Any] | None = None,
 ) -> Run:
-    """A run of a corpus's settings with changes, then overrides, on top."""
+    """A run of a corpus's settings with changes, then overrides, on top.
+
+    Raises:
+        ValueError: no encoder, or an unknown preset.
+    """
     fields = {**corpus.fields, **changes, **(overrides or {})}
     fields.pop("output_dir", None)
+    if "encoder" not in fields:
+        raise ValueError(
+            f"{CORPORA_FILE}: corpus {corpus.name!r} names no encoder: add it to its fields, or give --encoder"
+        )
     if fold is not None:
         fields["dataset_config"] = fold
     settings = settings_of(fields)
@@ -355,12 +373,16 @@ def _read(path: Path) -> dict[str, Any]:
     return entry
 
 
-def _refuse_unknown(path: Path, what: str, entry: Mapping[str, Any], known: set[str]) -> None:
+def _check_keys(path: Path, what: str, entry: Any, known: set[str], needed: set[str]) -> None:
+    if not isinstance(entry, dict):
+        raise ValueError(f"{path}: {what} must hold `name: value` pairs, not {type(entry).__name__}")
     for key in entry:
         if key not in known:
             close = difflib.get_close_matches(str(key), known, n=1)
             hint = f": did you mean {close[0]!r}?" if close else f": use {', '.join(sorted(known))}"
             raise ValueError(f"{path}: {what} has an unknown key {key!r}{hint}")
+    for key in sorted(needed - entry.keys()):
+        raise ValueError(f"{path}: {what} lacks the key {key!r}")
 
 
 def _check_choice(kind: str, chosen: Sequence[str] | None, known: Any, where: str) -> None:

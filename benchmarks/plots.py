@@ -51,10 +51,12 @@ def save(drawn: Any, path: Path) -> None:
 
 
 def draw_tables(tables: Iterable[Table], folder: Path) -> list[Path]:
-    """A plot a table: each run a dot, the mean a bar with its standard deviation; the paper's figure a cross."""
+    """A plot a table of the corpus's headline, or of what the table shows of it: each run a dot, the mean a bar with its
+    standard deviation; the paper's figure a cross."""
     paths = []
     for table in tables:
-        scores = list(dict.fromkeys(row.score for row in table.rows))[-2:]
+        shown = list(dict.fromkeys(row.score for row in table.rows))
+        scores = [score for score in table.corpus.headline if score in shown] or shown[-2:]
         drawn, axes = figure(1.2 + 3.4 * len(scores), 2.9, len(scores))
         for axis, score, colour in zip(axes, scores, COLOURS):
             rows = [row for row in table.rows if row.score == score]

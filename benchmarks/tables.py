@@ -13,7 +13,7 @@ import argparse
 import difflib
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -134,7 +134,6 @@ def _chosen_runs(arguments: argparse.Namespace) -> list[Run]:
     corpora = load_corpora(arguments.configuration)
     names = None if arguments.experiments == ["all"] else arguments.experiments
     overrides = parse_overrides(arguments.set)
-    _check_fields(overrides)
     if arguments.encoder is not None:
         overrides["encoder"] = arguments.encoder
     runs: list[Run] = []
@@ -148,23 +147,22 @@ def _chosen_runs(arguments: argparse.Namespace) -> list[Run]:
             folds=arguments.folds,
             overrides=overrides,
         )
+    _check_fields({name for run in runs for name in run.fields})
     return unique(runs)
 
 
-def _check_fields(overrides: dict[str, object]) -> None:
+def _check_fields(names: Iterable[str]) -> None:
     """Refuse a field that train.py does not have before any run starts."""
-    if not overrides:
-        return
     import train
 
     known = {action.dest for action in train.HfArgumentParser(
         (train.ModelArguments, train.DataArguments, train.AspertTrainingArguments)
     )._actions}  # fmt: skip
-    for name in overrides:
+    for name in sorted(names):
         if name not in known:
             close = difflib.get_close_matches(name, known, n=1)
             hint = f": did you mean {close[0]!r}?" if close else ": see python train.py --help"
-            raise ValueError(f"--set {name}: train.py has no such field{hint}")
+            raise ValueError(f"{name} (of --set, an experiment or a corpus): train.py has no such field{hint}")
 
 
 def _adopt(arguments: argparse.Namespace) -> int:
