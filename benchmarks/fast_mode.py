@@ -72,6 +72,7 @@ def measure_all(arguments: argparse.Namespace) -> dict[str, Any]:
     import torch
 
     from benchmarks.setting import Setting
+    from benchmarks.timing import alternate
     from benchmarks.workloads import Extraction, bare_encoder, forward_only
     from modeling_aspert.scoring import compute_scores
 
@@ -102,7 +103,8 @@ def measure_all(arguments: argparse.Namespace) -> dict[str, Any]:
             scores[way] = {"ner": found["ner_micro_f1"], "re strict": found["re_strict_micro_f1"]}
         reference = Extraction(model, setting.processor, setting.test, arguments.batch)
         workloads["bare encoder"] = forward_only(bare_encoder(model), reference.encoder_batches())
-        seconds = _alternate(workloads, arguments.repeats)
+        # of the process's own time
+        seconds = alternate(workloads, arguments.repeats, clock=time.process_time)
     bare = min(seconds.pop("bare encoder"))
     ways = {
         way: {
@@ -127,18 +129,6 @@ def measure_all(arguments: argparse.Namespace) -> dict[str, Any]:
         "target": TARGET,
         "skipped": skipped,
     }
-
-
-def _alternate(workloads: dict[str, Callable[[], Any]], repeats: int) -> dict[str, list[float]]:
-    """Seconds of the process's own time of each workload in each round, after one that is not timed."""
-    seconds: dict[str, list[float]] = {name: [] for name in workloads}
-    for round_number in range(repeats + 1):
-        for name, work in workloads.items():
-            start = time.process_time()
-            work()
-            if round_number:
-                seconds[name].append(time.process_time() - start)
-    return seconds
 
 
 def _bf16(model: Any, processor: Any, folder: Path) -> Any:

@@ -252,8 +252,9 @@ def _spert_section(runs: Sequence[Mapping[str, Any]], corpora: Mapping[str, Corp
     lines = [
         "## SpERT's own code",
         "",
-        "lavis-nlp/spert trained by its own loop on the same files (`python benchmarks/spert_training.py`): the weights "
-        "after the last epoch. Test scores, mean ± standard deviation over seeds.",
+        "lavis-nlp/spert trained by its own loop on the same files (`python benchmarks/spert_training.py`), with its AdamW "
+        "without bias correction, which transformers no longer has, from here: the weights after the last epoch, while the "
+        "rows above take the epoch that is best on dev. Test scores, mean ± standard deviation over seeds.",
         "",
     ]
     titles = [*_SPERT_SETTINGS, "seeds", *map(score_title, _SPERT_SCORES)]

@@ -11,6 +11,7 @@ import io
 import json
 import os
 import platform
+import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -19,7 +20,7 @@ from typing import Any
 
 from benchmarks.experiments import Run, switches_of
 from benchmarks.significance import SentenceCounts
-from modeling_aspert.files import write_bytes
+from modeling_aspert.files import write_bytes, write_text
 
 KIND = "aspert training run"
 FORMAT = 1
@@ -150,7 +151,7 @@ def collect(run: Run, output_dir: Path, folder: Path, about: Mapping[str, Any], 
         "predictions": kept,
         "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
-    write_bytes(target, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
+    write_text(target, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
     return target
 
 
@@ -207,6 +208,15 @@ def describe_machine() -> dict[str, Any]:
         "accelerator": accelerator,
         "system": f"{platform.system()} {platform.machine()}",
     }
+
+
+def describe_commit(checkout: Path) -> str | None:
+    """The commit of a checkout, with "-dirty" behind it where files are changed; None where it cannot be told."""
+    command = ["git", "-C", str(checkout), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip() or None
+    except (OSError, subprocess.CalledProcessError):
+        return None
 
 
 def _scores(entry: Mapping[str, Any], prefix: str) -> dict[str, float]:

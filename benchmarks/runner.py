@@ -23,7 +23,7 @@ import yaml
 
 from benchmarks.experiments import ROOT, Run
 from benchmarks.results import collect, is_finished
-from modeling_aspert.files import write_bytes
+from modeling_aspert.files import write_text
 
 _POLL_SECONDS = 0.2
 _LOG_TAIL_LINES = 8
@@ -145,16 +145,15 @@ def _start(run: Run, options: RunOptions) -> _Job | None:
     if options.data_dir is not None:
         fields["data_dir"] = str(options.data_dir)
     fields |= {"do_train": True, "do_eval": True, "do_predict": True, "disable_tqdm": True}
-    write_bytes(work / "config.yaml", yaml.safe_dump(fields, allow_unicode=True).encode())
+    write_text(work / "config.yaml", yaml.safe_dump(fields, allow_unicode=True))
     attempts = _attempts(work) + 1
-    write_bytes(work / "attempts.json", json.dumps(attempts).encode())
+    write_text(work / "attempts.json", json.dumps(attempts))
 
     command = command_of(run, options)
-    threads = options.threads or max(1, (os.cpu_count() or 1) // options.jobs)
     environment = {
         **os.environ,
-        "OMP_NUM_THREADS": str(threads),
-        "MKL_NUM_THREADS": str(threads),
+        "OMP_NUM_THREADS": str(_threads(options)),
+        "MKL_NUM_THREADS": str(_threads(options)),
         "TOKENIZERS_PARALLELISM": "false",
     }
     log = open(work / "train.log", "ab")
@@ -172,6 +171,7 @@ def _finish(job: _Job, options: RunOptions, summary: Summary, say: Callable[[str
         if job.process.returncode != 0:
             raise RuntimeError(f"train.py ended with code {job.process.returncode}")
         about = {"command": _portable(job.command, options), "seconds": round(seconds, 1), "attempts": job.attempts}
+        about |= {"threads": _threads(options), "jobs": options.jobs}
         collect(job.run, work / "output", options.results, about, options.data_dir)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         summary.failed.append(job.run.id)
@@ -190,6 +190,10 @@ def _close(job: _Job) -> None:
     job.process.wait()
     job.log.close()
     job.lock.close()
+
+
+def _threads(options: RunOptions) -> int:
+    return options.threads or max(1, (os.cpu_count() or 1) // options.jobs)
 
 
 def _work(run: Run, options: RunOptions) -> Path:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from benchmarks.experiments import ROOT
-from benchmarks.results import describe_machine
+from benchmarks.results import describe_commit, describe_machine
 from benchmarks.workloads import (
     Extraction,
     Labels,
@@ -27,6 +27,7 @@ from benchmarks.workloads import (
     without_contribution,
 )
 from modeling_aspert.encoders import resolve_encoder
+from modeling_aspert.files import write_text
 
 _PACKAGES = ("torch", "transformers", "tokenizers", "numpy")
 # What changes timings and is set outside of Python.
@@ -153,11 +154,10 @@ class Setting:
 
     def describe(self) -> dict[str, Any]:
         """Machine, versions, arguments: what a figure depends on."""
-        commit = json.loads(json.dumps(_commit()))
         return {
             "machine": describe_machine(),
             "versions": {package: metadata.version(package) for package in _PACKAGES},
-            "commit": commit,
+            "commit": describe_commit(ROOT),
             "environment": {name: os.environ[name] for name in _environment() if name in os.environ},
             "arguments": {name: _plain(value) for name, value in vars(self.arguments).items() if name != "action"},
             "sentences": len(self.test),
@@ -173,25 +173,12 @@ class Setting:
 
 
 def write_result(path: Path, kind: str, content: Mapping[str, Any]) -> None:
-    from benchmarks.results import write_bytes
-
-    text = json.dumps({"kind": kind, "format": 1, **content}, indent=1, ensure_ascii=False)
-    write_bytes(path, (text + "\n").encode())
+    write_text(path, json.dumps({"kind": kind, "format": 1, **content}, indent=1, ensure_ascii=False) + "\n")
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
     return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])
-
-
-def _commit() -> str | None:
-    import subprocess
-
-    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=12"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip() or None
-    except (OSError, subprocess.CalledProcessError):
-        return None
 
 
 def _environment() -> list[str]:

@@ -81,17 +81,16 @@ class SpertRival:
         return self.model.bert.config._attn_implementation
 
     def evaluation(
-        self, records: Sequence[Mapping[str, Any]], batch_size: int, workers: int = 0, pages: bool = False
+        self, records: Sequence[Mapping[str, Any]], batch_size: int, workers: int = 0
     ) -> Callable[[], None]:
         """SpERT's evaluation loop over records that it has read: sampling, network, conversion, scores.
 
         Args:
             workers: processes that make the samples (its default is 4; 0 keeps to this process's threads).
-            pages: also write its HTML pages.
         """
         reader = self._reader()
         dataset = self._quietly(lambda: reader.read(self._write(records), "test"))
-        trainer = self._trainer(eval_batch_size=batch_size, sampling_processes=workers, store_examples=pages)
+        trainer = self._trainer(eval_batch_size=batch_size, sampling_processes=workers)
         trainer._init_eval_logging("test")
         return lambda: self._quietly(lambda: trainer._eval(self.model, dataset, reader))
 
@@ -132,7 +131,7 @@ class SpertRival:
             samples = [dataset[position] for position in range(start, min(start + batch_size, len(records)))]
             batch = self._sampling.collate_fn_padding(samples)
             with torch.no_grad():
-                result = self.model(**{k: v for k, v in batch.items()}, inference=True)
+                result = self.model(**batch, inference=True)
             found = self._prediction.convert_predictions(*result, batch, 0.4, reader)
             entities += found[0]
             relations += found[1]

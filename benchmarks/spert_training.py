@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,7 @@ def run_once(arguments: argparse.Namespace, seed: int) -> None:
     import transformers
 
     import data_scripts
+    from benchmarks.results import describe_commit, describe_machine
     from benchmarks.setting import write_result
     from benchmarks.spert_rival import SpertRival
     from modeling_aspert.encoders import resolve_encoder
@@ -89,9 +91,17 @@ def run_once(arguments: argparse.Namespace, seed: int) -> None:
         predictions = rival.predictions(test)
     labels = schema.entity_types, schema.relation_types, schema.symmetric_relations
     scores: dict[str, Any] = compute_scores(predictions, test, *labels)
-    scores = {name: value for name, value in scores.items() if name.endswith("f1")}
+    del scores["per_type"]
     print(f"seed {seed}: {scores}", flush=True)
-    run = {"settings": settings, "test": scores, "seconds": time.perf_counter() - began}
+    run = {
+        "settings": settings,
+        "test": scores,
+        "seconds": time.perf_counter() - began,
+        "machine": describe_machine(),
+        "versions": {name: metadata.version(name) for name in ("torch", "transformers")},
+        "commit": describe_commit(ROOT),
+        "spert_commit": describe_commit(arguments.spert),
+    }
     # read again: another process may have added to it
     write_result(arguments.output, KIND, {"runs": [*read_runs(arguments.output), run]})
 

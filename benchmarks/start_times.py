@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
 
 from benchmarks.experiments import ROOT
+from benchmarks.timing import summary
 
 # What any program with a model of its own loads of transformers; the package's first names alone load next to nothing.
 _BASE = (
@@ -47,5 +47,4 @@ def _repeated(repeats: int, function, *arguments) -> dict[str, float]:
     if repeats > 1:
         # warms the disk cache
         function(*arguments)
-    values = [function(*arguments) for _ in range(repeats)]
-    return {"median": statistics.median(values), "low": min(values), "high": max(values)}
+    return summary([function(*arguments) for _ in range(repeats)])

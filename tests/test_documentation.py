@@ -65,6 +65,22 @@ def test_shown_training_commands_are_understood() -> None:
     assert seen >= 3
 
 
+def test_shown_experiments_exist() -> None:
+    from benchmarks import spert_training, tables
+
+    seen = 0
+    for page in PAGES:
+        for language, code in blocks(page):
+            for line in code.splitlines() if language == "console" else ():
+                words = shlex.split(line.removeprefix("$ "), comments=True)
+                if "benchmarks/tables.py" in words:
+                    assert tables.main([*words[2:], "--dry-run"]) == 0
+                    seen += 1
+                elif "benchmarks/spert_training.py" in words:
+                    spert_training.build_parser().parse_args(words[2:])
+    assert seen >= 2
+
+
 def test_links_lead_somewhere() -> None:
     for page in [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", ROOT / "CHANGELOG.md"]:
         for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text(encoding="utf-8")):

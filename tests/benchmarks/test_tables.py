@@ -19,6 +19,8 @@ from benchmarks import tables
 from benchmarks.experiments import (
     FOLDER,
     ROOT,
+    Run,
+    architecture_name,
     load_corpora,
     load_experiments,
     make_run,
@@ -320,11 +322,15 @@ def test_the_page_holds_means_spreads_and_tests(finished, tmp_path):
     assert tables.main(["report", "--results", str(finished), "--output", str(output), "--no-plots"]) == 0
     page = output.read_text(encoding="utf-8")
     assert paired_t_test(ours, spert) < 0.001
-    assert f"| ASpERT | 5 | {mean:.2f} ± {std:.2f} | {difference:+.2f} | < 0.001 |" in page
+    row = next(line for line in page.splitlines() if f"| ASpERT | 5 | {mean:.2f} ± {std:.2f} | 5 |" in line)
+    cells = [cell.strip() for cell in row.split("|")]
+    assert cells[6:8] == [f"{difference:+.2f}", "< 0.001"]
+    # the fake training scores a point less on dev
+    assert cells[9] == f"{mean - 1:.2f}" and cells[10] == f"{difference:+.2f}"
     assert "seeds 1, 2, 3, 4, 5. Baseline: SpERT. Spread over: seed." in page
     assert "10 runs" in page and ".svg" not in page
     rows = (line for line in page.splitlines() if line.startswith("| RE strict micro F1 | SpERT"))
-    assert next(rows).count("|") == 9
+    assert next(rows).count("|") == 11
 
 
 def test_the_paper_stands_beside_ours(finished, tmp_path):
@@ -357,7 +363,8 @@ def test_a_table_without_all_runs_says_so(finished, tmp_path):
     assert "Not complete: ASpERT lacks 1 of 5 runs." in page
     # four pairs: a difference, but no test
     row = next(line for line in page.splitlines() if line.startswith("|  | ASpERT | 4 |"))
-    assert row.split("|")[5].strip() and not row.split("|")[6].strip()
+    cells = [cell.strip() for cell in row.split("|")]
+    assert cells[5] == "4" and cells[6] and not cells[7]
 
 
 def test_runs_of_other_commits_are_named(finished, tmp_path):
@@ -371,11 +378,14 @@ def test_runs_of_other_commits_are_named(finished, tmp_path):
     assert tables.main(call) == 0
     sentence = "Not of the same commit as the SpERT runs they are compared with: ASpERT."
     assert sentence in output.read_text(encoding="utf-8")
-    for path in tmp_path.glob("*.json"):
+    for number, path in enumerate(sorted(tmp_path.glob("*.json"))):
         content = json.loads(path.read_text(encoding="utf-8"))
-        path.write_text(json.dumps({**content, "commit": "aaaa"}), encoding="utf-8")
+        data = {"test": {"sentences": 1, "sha256": "1" if number else "2"}}
+        path.write_text(json.dumps({**content, "commit": "aaaa", "data": data}), encoding="utf-8")
     assert tables.main(call) == 0
     assert sentence not in output.read_text(encoding="utf-8")
+    sentence = "Not on the same data as the SpERT runs they are compared with: ASpERT."
+    assert sentence in output.read_text(encoding="utf-8")
 
 
 def test_two_results_of_one_run_are_refused(finished, tmp_path, capsys):
@@ -412,8 +422,57 @@ def test_folds_are_averaged_before_seeds_are_compared(tmp_path):
     # SpERT: 82 ... 86; differences 3, 1, 2, 2, 2: t = sqrt(40), and with four degrees of freedom
     # p = 1 - t / sqrt(4 + t²) · (1 + 2 / (4 + t²)) = 0.003
     assert "| NER macro F1 | SpERT | 5 | 84.00 ± 1.58 |" in page
-    assert "|  | ASpERT | 5 | 86.00 ± 1.58 | +2.00 | 0.003 |" in page
+    assert "|  | ASpERT | 5 | 86.00 ± 1.58 | 5 | +2.00 | 0.003 |" in page
     assert "2 of 10 folds" in page and "seed (mean of 2 folds)" in page
+
+
+def test_one_seed_on_folds_is_tested_over_the_folds(tmp_path):
+    corpus = load_corpora()["ade"]
+    for fold in range(5):
+        for preset, value in (("spert", 80.0), ("paper", 81.0 + fold % 2)):
+            run = make_run(corpus, {"preset": preset}, 1, f"split_{fold}")
+            content = {
+                "kind": "aspert training run", "format": 1, "id": run.id, "corpus": "ade", "fold": run.fold, "seed": 1,
+                "settings": run.settings, "scores": {"test": {"ner_macro_f1": value, "re_strict_macro_f1": value}},
+                "data": {"train": {"sentences": 90}, "test": {"sentences": 10}},
+            }  # fmt: skip
+            (tmp_path / run.path.name).write_text(json.dumps(content), encoding="utf-8")
+    output = tmp_path / "results.md"
+    assert tables.main(["report", "--results", str(tmp_path), "--output", str(output), "--no-plots"]) == 0
+    p = paired_t_test([81.0, 82.0, 81.0, 82.0, 81.0], [80.0] * 5, 10 / 90)
+    assert f"|  | ASpERT | 5 | 81.40 ± 0.55 | 5 | +1.40 | {p:.3f} |" in output.read_text(encoding="utf-8")
+
+
+def test_what_the_models_differ_in_cannot_be_set_for_all(tmp_path, capsys):
+    call = ["run", "best", "--dry-run", "--results", str(tmp_path), "--work", str(tmp_path), "--set"]
+    assert tables.main([*call, "learning_rate=5e-5"]) == 2
+    assert "learning_rate differs between the models of best" in capsys.readouterr().err
+    call[1] = "best_alike"
+    assert tables.main([*call, "learning_rate=5e-5"]) == 0
+    assert tables.main([*call, "word_shapes=true", "preset=paper"]) == 2
+
+
+def test_a_misspelt_field_of_a_variant_is_refused_before_any_run(tmp_path, capsys):
+    entry = {"title": "x", "corpora": ["mine"], "seeds": [1], "baseline": "a", "variants": {"a": {"prset": "spert"}}}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(entry), encoding="utf-8")
+    corpora = {"mine": {"fields": {"dataset": "mine", "encoder": "tiny"}, "headline": ["ner_micro_f1"]}}
+    (tmp_path / "corpora.yaml").write_text(yaml.safe_dump(corpora), encoding="utf-8")
+    call = ["run", "mine", "--configuration", str(tmp_path), "--dry-run", "--results", str(tmp_path)]
+    assert tables.main(call) == 2
+    assert "did you mean 'preset'" in capsys.readouterr().err
+    del corpora["mine"]["headline"]
+    (tmp_path / "corpora.yaml").write_text(yaml.safe_dump(corpora), encoding="utf-8")
+    assert tables.main(call) == 2
+    assert "corpora.yaml: corpus 'mine' lacks the key 'headline'" in capsys.readouterr().err
+
+
+def test_every_committed_result_lies_where_its_run_is_looked_for():
+    for result in load_results(tables.RESULTS):
+        content = result.content
+        settings = content["settings"]
+        run = Run(content["corpus"], content["fold"], content["seed"], {}, settings, architecture_name(settings))
+        assert run.id == content["id"]
+        assert result.path == tables.RESULTS / run.path, "python benchmarks/tables.py run would train it again"
 
 
 def test_experiments_folder_is_the_documented_one():
