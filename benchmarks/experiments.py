@@ -282,14 +282,14 @@ def settings_of(fields: Mapping[str, Any]) -> dict[str, Any]:
     Presets are dissolved: architecture switches are those that differ from the paper's model, and switches of the
     contribution are left out where it is off. So one model has one description, however it was written.
     """
-    from modeling_aspert.configuration_aspert import AspertConfig, preset_fields
+    from modeling_aspert.configuration_aspert import PRESET_TRAINING, AspertConfig, preset_fields
 
     parameters = inspect.signature(AspertConfig.__init__).parameters
     defaults = {name: parameter.default for name, parameter in parameters.items()}
     preset = fields.get("preset", "paper")
     rest = {name: value for name, value in fields.items() if value is not None}
     # as train.py does where it is not said
-    merged = {**preset_fields(preset), "learn_constraints": preset == "best", **rest}
+    merged = {**preset_fields(preset), **PRESET_TRAINING.get(preset, {}), **rest}
     for name in ("learn_constraints", "learn_thresholds"):
         if not merged.get(name):
             merged.pop(name, None)
@@ -310,7 +310,7 @@ def switches_of(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The architecture switches among settings."""
     from modeling_aspert.configuration_aspert import AspertConfig
 
-    names = inspect.signature(AspertConfig.__init__).parameters
+    names = AspertConfig.field_names()
     return {name: value for name, value in settings.items() if name in names}
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import AutoConfig, AutoTokenizer, BertConfig
+from transformers import AutoTokenizer, BertConfig
 
 import modeling_aspert.extraction as library
 import modeling_aspert.modeling_aspert as network
@@ -24,6 +24,7 @@ from modeling_aspert import (
     AspertForJointExtraction,
     AspertProcessor,
     JointExtractionDataset,
+    saved_models,
 )
 from modeling_aspert.decoding import Predictions, decode
 from modeling_aspert.encoders import resolve_encoder
@@ -66,9 +67,7 @@ def build_model(encoder: str, processor: AspertProcessor, labels: Labels) -> Asp
 
 def is_trained(path: str | Path) -> bool:
     """Whether a folder holds a trained ASpERT model."""
-    if not (Path(path) / "config.json").is_file():
-        return False
-    return AutoConfig.from_pretrained(path).model_type == AspertConfig.model_type
+    return (Path(path) / "config.json").is_file() and saved_models.is_trained(str(path))
 
 
 def bare_encoder(model: AspertForJointExtraction) -> nn.Module:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any, ClassVar
@@ -42,7 +42,7 @@ FEATURES = datasets.Features(
 
 
 class SpertBuilder(datasets.GeneratorBasedBuilder):
-    """Turns files in SpERT's format into a data set.
+    """Turns files in SpERT's format, one or several a split, into a data set.
 
     The cache's name holds a fingerprint of the files' content, so that a changed file is read anew; raise VERSION
     when the same files give other rows.
@@ -54,7 +54,7 @@ class SpertBuilder(datasets.GeneratorBasedBuilder):
         self,
         name: str,
         config_name: str,
-        files: Mapping[str, Path],
+        files: Mapping[str, Sequence[Path]],
         types: Path,
         cache_dir: str | PathLike[str] | None = None,
     ):
@@ -64,7 +64,7 @@ class SpertBuilder(datasets.GeneratorBasedBuilder):
             cache_dir=str(cache_dir) if cache_dir else None,
             dataset_name=name,
             config_name=config_name,
-            config_id=f"{config_name}-{fingerprint({**files, 'types': types})}",
+            config_id=f"{config_name}-{fingerprint({**files, 'types': [types]})}",
         )
 
     def _info(self) -> datasets.DatasetInfo:
@@ -85,16 +85,17 @@ class SpertBuilder(datasets.GeneratorBasedBuilder):
         """Return the checked records of each split. Raises `DataError` with the problems of all files."""
         schema = LabelSchema.from_file(self.types)
         splits, errors = {}, []
-        for split, path in self.files.items():
+        for split, path in ((split, path) for split, paths in self.files.items() for path in paths):
             try:
-                splits[split] = read_records(path)
+                records = read_records(path)
             except DataError as error:
                 errors.extend(error.problems)
                 continue
-            report = validate_records(splits[split], schema, str(path))
+            report = validate_records(records, schema, str(path))
             errors.extend(report.errors)
             if report.warnings:
                 logger.warning("%s", summary(report.warnings))
+            splits.setdefault(split, []).extend(records)
         if errors:
             raise DataError(errors)
         return splits
@@ -134,7 +135,7 @@ class Folder(SpertBuilder):
         name: str = "spert_folder",
     ):
         files, types = find_folder_files(folder, data_files)
-        super().__init__(name, "default", files, types, cache_dir)
+        super().__init__(name, "default", {split: [path] for split, path in files.items()}, types, cache_dir)
 
 
 class Quickstart(Folder):
@@ -162,8 +163,8 @@ class CorpusBuilder(SpertBuilder):
             mend = f"use one of {', '.join(configurations)}"
             raise DataError([Problem(file=name, field="config_name", value=config_name, problem="unknown", mend=mend)])
         files = {
-            split: find_corpus_file(name, file_name, data_dir, cache_dir, download)
-            for split, file_name in configurations[config_name].items()
+            split: [find_corpus_file(name, file_name, data_dir, cache_dir, download) for file_name in file_names]
+            for split, file_names in configurations[config_name].items()
         }
         types = find_corpus_file(name, self.corpus.types, data_dir, cache_dir, download)
         super().__init__(name, config_name, files, types, cache_dir)
@@ -181,7 +182,7 @@ class Conll04(CorpusBuilder):
 
 
 class Scierc(CorpusBuilder):
-    """SciERC (train, dev, test)."""
+    """SciERC. Configurations: `default` (train, dev, test) and `train_dev` (both together as train, and test)."""
 
     corpus = SCIERC
 

@@ -14,13 +14,14 @@ FOLDS = tuple(f"split_{fold}" for fold in range(10))
 class Corpus:
     """A corpus: `splits` maps the name of a configuration to its splits and their files, `types` is the types file.
 
-    File names are relative to the corpus's folder. The first configuration is the default.
+    A split's files are read one after the other. File names are relative to the corpus's folder. The first
+    configuration is the default.
     """
 
     name: str
     description: str
     homepage: str
-    splits: dict[str, dict[str, str]]
+    splits: dict[str, dict[str, tuple[str, ...]]]
     types: str
 
 
@@ -29,8 +30,8 @@ CONLL04 = Corpus(
     description="CoNLL04 (Roth and Yih 2004): news sentences with 4 entity types and 5 relation types.",
     homepage="https://aclanthology.org/W04-2401/",
     splits={
-        "default": {"train": "conll04_train.json", "dev": "conll04_dev.json", "test": "conll04_test.json"},
-        "train_dev": {"train": "conll04_train_dev.json", "test": "conll04_test.json"},
+        "default": {"train": ("conll04_train.json",), "dev": ("conll04_dev.json",), "test": ("conll04_test.json",)},
+        "train_dev": {"train": ("conll04_train_dev.json",), "test": ("conll04_test.json",)},
     },
     types="conll04_types.json",
 )
@@ -38,7 +39,10 @@ SCIERC = Corpus(
     name="scierc",
     description="SciERC (Luan et al. 2018): scientific abstracts with 6 entity types and 7 relation types.",
     homepage="https://aclanthology.org/D18-1360/",
-    splits={"default": {"train": "scierc_train.json", "dev": "scierc_dev.json", "test": "scierc_test.json"}},
+    splits={
+        "default": {"train": ("scierc_train.json",), "dev": ("scierc_dev.json",), "test": ("scierc_test.json",)},
+        "train_dev": {"train": ("scierc_train.json", "scierc_dev.json"), "test": ("scierc_test.json",)},
+    },
     types="scierc_types.json",
 )
 # The folds have no dev file: the builder carves dev out of "train", except where the name ends in "_train_dev".
@@ -48,11 +52,11 @@ ADE = Corpus(
     homepage="https://doi.org/10.1016/j.jbi.2012.04.008",
     splits={
         **{
-            fold + suffix: {"train": f"ade_{fold}_train.json", "test": f"ade_{fold}_test.json"}
+            fold + suffix: {"train": (f"ade_{fold}_train.json",), "test": (f"ade_{fold}_test.json",)}
             for suffix in ("", "_train_dev")
             for fold in FOLDS
         },
-        "full": {"train": "ade_full.json"},
+        "full": {"train": ("ade_full.json",)},
     },
     types="ade_types.json",
 )

@@ -9,7 +9,7 @@ import logging
 import os
 import re
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 
@@ -68,7 +68,8 @@ def find_folder_files(
 
     Without `data_files`, a `.json` or `.jsonl` file belongs to the split whose name (train, dev, test; also validation,
     valid or val for dev) is a word of the file's name; the types file has the word `types`. A name with two of these
-    words, as `x_train_dev.json`, or with none, belongs to no split, and a warning says so. With `data_files`, its keys are "types" and the splits, its values are paths below the folder.
+    words, as `x_train_dev.json`, or with none, belongs to no split, and a warning says so. With `data_files`, its keys
+    are "types" and the splits, its values are paths below the folder.
 
     Raises:
         DataError: there is no such folder, no types file, no split, or two files for one.
@@ -112,9 +113,9 @@ def _say_not_read(folder: str, names: str) -> None:
     logger.warning("%s: of no split by their names, and not read: %s", folder, names)
 
 
-def fingerprint(paths: Mapping[str, str | PathLike[str]]) -> str:
+def fingerprint(files: Mapping[str, Sequence[str | PathLike[str]]]) -> str:
     """Return 16 hexadecimal digits that change with the content of the files and with their roles (the keys)."""
-    digests = [f"{role}={_sha256(read_bytes(path))}" for role, path in sorted(paths.items())]
+    digests = [f"{role}={_sha256(read_bytes(path))}" for role, paths in sorted(files.items()) for path in paths]
     return _sha256("\n".join(digests).encode())[:16]
 
 

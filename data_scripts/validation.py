@@ -10,11 +10,9 @@ import textwrap
 from collections import defaultdict
 from typing import Any
 
-from .problems import DataError, Problem, ValidationReport, show
-from .reading import json_type, not_an_object, read_records
+from .problems import Problem, ValidationReport, show
+from .reading import json_type, not_an_object
 from .schema import LabelSchema, label_problem, nearest
-
-__all__ = ["DataError", "Problem", "ValidationReport", "read_records", "validate_records"]
 
 LONG_SENTENCE = 10_000  # words
 MAX_COMPARED = 50_000  # pairs of an unknown and a known type, to say of a file's slips which was meant

@@ -19,18 +19,8 @@ from .span_pooling import range_levels, range_max, range_max_table, shifted
 
 # Maps of fewer values a layer are joined: few large operations take less time than many small ones.
 _SMALL = 2**16
-
-
-def gate(attention: Tensor, threshold: float, keep: Tensor) -> Tensor:
-    """Attention above the threshold, 0 elsewhere (Algorithm 2, lines 4-11).
-
-    The gate is a constant: gradients flow through the kept values only. A threshold of 0 means no gate.
-
-    Args:
-        attention: fp32 [B, H, n, n], rows are queries.
-        keep: bool [B, 1, n, n], False where the query or the key does not count.
-    """
-    return torch.where(keep & (attention > threshold), attention, 0.0)
+# Whole numbers up to this, and its multiples up to its square, are the same in bf16.
+_EXACT = 2**8
 
 
 def attentional_contribution(
@@ -182,16 +172,20 @@ def _sums_of_one_key(
     # from the first span: what is before it, such as [CLS], takes most rows and is in no span
     before = torch.where(ends > starts, starts, length).amin() - 1 if offsets is None and starts.numel() else -1
     places = (torch.arange(length, device=real.device) - before).clamp(min=0).float()
-    weights = torch.stack([torch.ones_like(places), places])
+    weights = [torch.ones_like(places), places]
+    if offsets is None and length > _EXACT:
+        # a product may round to TF32 or bf16
+        weights[1:] = places % _EXACT, places - places % _EXACT
+    weights = torch.stack(weights)
     sums = torch.stack([F.linear(F.threshold(maps.float(), threshold, 0.0), weights) for maps in attentions])
     sums = sums.permute(4, 1, 3, 0, 2).flatten(3).masked_fill_(~real.unsqueeze(-1), 0.0)
-    rows, weighted = sums.unbind()
+    rows, *weighted = sums.unbind()
     if scope == "sentence":
         return _strips_less_blocks(rows, None, row, starts, ends, real, None)
 
     channels = rows.shape[-1]
     size = batch_size * length * channels
-    values, weighted = rows.reshape(-1), weighted.reshape(-1)
+    values, weighted = rows.reshape(-1), sum(weighted[1:], weighted[0]).reshape(-1)
     if offsets is None:
         widest = _widest(starts, ends, length)
         place = weighted.nonzero().squeeze(-1)
@@ -206,7 +200,8 @@ def _sums_of_one_key(
     # a hook lies where its later end is; those that reach further than any span share a place behind all others
     index = place + reach.clamp(min=0) * channels + reach.abs() * size
     hooks = rows.new_zeros(widest * size + 1)
-    hooks.scatter_add_(0, index.clamp(max=hooks.shape[0] - 1), values)
+    # from 0 on too: what is no number has no place
+    hooks.scatter_add_(0, index.clamp(0, hooks.shape[0] - 1), values)
     return _strips_less_blocks(
         rows if scope == "context" else None,
         hooks[:-1].view(widest, batch_size, length, channels),
@@ -241,7 +236,7 @@ def _strips_less_blocks(
     """
     total = None
     if rows is not None:
-        prefix = F.pad(rows.cumsum(1), (0, 0, 1, 0)).flatten(0, 1)
+        prefix = F.pad(_running_sums(rows), (0, 0, 1, 0)).flatten(0, 1)
         before = row * (rows.shape[1] + 1)
         total = F.embedding(before + ends, prefix).sub_(F.embedding(before + starts, prefix))
     if hooks is not None:
@@ -255,6 +250,23 @@ def _strips_less_blocks(
         total = block if total is None else total.sub_(block)
     # differences of sums can fall a rounding error below 0
     return total.clamp_(min=0)
+
+
+def _running_sums(rows: Tensor) -> Tensor:
+    """The sums of [B, n, C] over all positions up to each."""
+    if rows.is_cuda and torch.are_deterministic_algorithms_enabled():
+        # CUDA's own would be refused
+        return _doubled_sums(rows)
+    return rows.cumsum(1)
+
+
+def _doubled_sums(rows: Tensor) -> Tensor:
+    """As `_running_sums`: what a sum reaches over doubles with each step."""
+    reach = 1
+    while reach < rows.shape[1]:
+        rows = rows + F.pad(rows[:, :-reach], (0, 0, reach, 0))
+        reach *= 2
+    return rows
 
 
 def _blocks_by_start(hooks: Tensor, real: Tensor, offsets: Tensor) -> Tensor:
@@ -314,13 +326,18 @@ def _maxima(
     longest: int | None,
 ) -> Tensor:
     """Maxima over rows in the span and columns in O, [B, S, C], layer by layer."""
-    keep = (real[:, :, None] & other[:, None, :]).unsqueeze(1)
-    return torch.cat(
-        [_max_over(gate(maps, threshold, keep), row, starts, ends, scope, longest) for maps in attentions], dim=-1
-    )
+    left_out = ~(real[:, :, None] & other[:, None, :]).unsqueeze(1)
+    widest = _widest(starts, ends, real.shape[1]) if longest is None and scope == "context" else None
+    maxima = []
+    for maps in attentions:
+        gated = F.threshold(maps, threshold, 0.0).masked_fill(left_out, 0.0)
+        maxima.append(_max_over(gated, row, starts, ends, scope, widest, longest))
+    return torch.cat(maxima, dim=-1)
 
 
-def _max_over(gated: Tensor, row: Tensor, starts: Tensor, ends: Tensor, scope: str, longest: int | None) -> Tensor:
+def _max_over(
+    gated: Tensor, row: Tensor, starts: Tensor, ends: Tensor, scope: str, widest: int | None, longest: int | None
+) -> Tensor:
     """Maxima over rows in the span and columns in O: [R, H, n, n] and [B, S] offsets -> [B, S, H]."""
     batch_size, heads, length, _ = gated.shape
     batch_index = row.expand_as(starts)
@@ -331,11 +348,10 @@ def _max_over(gated: Tensor, row: Tensor, starts: Tensor, ends: Tensor, scope: s
 
     # per row, the maximum up to each column and from each column on
     if longest is None:
-        widest = int((ends - starts).max()) if starts.numel() else 1
         before, after = gated.cummax(-1).values, gated.flip(-1).cummax(-1).values.flip(-1)
     else:
         # ONNX has no running maximum: the reach doubles with each step
-        widest, reach, before, after = None, 1, gated, gated
+        reach, before, after = 1, gated, gated
         while reach < longest:
             before = torch.maximum(before, shifted(before, -reach, -1))
             after = torch.maximum(after, shifted(after, reach, -1))

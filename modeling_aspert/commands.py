@@ -250,6 +250,15 @@ def _annotated(path: str, config: AspertConfig) -> list[dict[str, Any]]:
     )
     records = data_scripts.read_records(path)
     report = data_scripts.validate_records(records, schema, path, config.max_span_width)
+    if report.errors:
+        found = data_scripts.validate_records(records, None, path)
+        types = {entity["type"] for record in records for entity in record["entities"]} if not found.errors else set()
+        if types and types.isdisjoint(schema.entity_types):
+            print(
+                f"warning: {path}: its entity types ({', '.join(sorted(types))}) are none of the model's "
+                f"({', '.join(schema.entity_types)}): is it the right model?",
+                file=sys.stderr,
+            )
     report.raise_for_errors()
     for warning in report.warnings:
         print(f"warning: {warning}", file=sys.stderr)
@@ -296,7 +305,12 @@ def validate(args: Namespace) -> None:
     schema = data_scripts.LabelSchema.from_file(args.types) if args.types else None
     failed = 0
     for path in args.data:
-        records = data_scripts.read_records(path)
+        try:
+            records = data_scripts.read_records(path)
+        except data_scripts.DataError as error:
+            print("\n".join(f"error: {problem}" for problem in error.problems))
+            failed += 1
+            continue
         report = data_scripts.validate_records(records, schema, path, args.max_span_width)
         for problem in report.errors:
             print(f"error: {problem}")
@@ -384,7 +398,7 @@ def _headline(args: Namespace, split: str, prefix: str) -> str | None:
 def import_spert(args: Namespace) -> None:
     from .spert_import import load_spert
 
-    _check_output(Path(args.output) / "config.json", inputs=[os.path.join(args.spert_dir, "config.json")])
+    _check_model_folder(args.output)
     model, processor = load_spert(args.spert_dir, args.types, args.max_span_width, args.relation_threshold)
     with whole_files(args.output) as folder:
         model.save_pretrained(folder)
@@ -397,7 +411,8 @@ def export_onnx(args: Namespace) -> None:
     from .onnx_export import check_extra, export_onnx
 
     check_extra()
-    _check_output(Path(args.output) / "config.json", inputs=[os.path.join(args.model, "config.json")])
+    if not is_export(args.output):
+        _check_model_folder(args.output)
     model, processor = load_saved(args.model, revision=args.revision)
     export_onnx(model, processor, args.output, int8=args.int8)
     size = sum(file.stat().st_size for file in Path(args.output).glob("*.onnx*")) / 2**20
@@ -422,16 +437,23 @@ def learn_constraints(args: Namespace) -> None:
 def learn_thresholds(args: Namespace) -> None:
     _check_folder(args.model)
     config = load_config(args.model)
-    thresholds.check(config, args.metric)
+    thresholds.check_learnable(config, args.metric)
     device = _device(args)
     gold = _annotated(args.data, config)
     model, processor = load_exported(args.model) if is_export(args.model) else load_saved(args.model)
-    model.config.update(thresholds.loose(config))
+    model.config.update(thresholds.loosest_fields(config))
     predicted = _predicted(Extractor(model.to(device), processor), gold)
     learnt = thresholds.learn_thresholds(predicted, gold, config, args.metric)
     _store(args.model, learnt)
     for name, value in learnt.items():
         print(f"{name}: {value} (before: {getattr(config, name)})")
+
+
+def _check_model_folder(folder: str) -> None:
+    """Refuse a folder that cannot be written to, or that holds a model, which would be mixed with the new one."""
+    if (Path(folder) / "config.json").exists():
+        raise FileExistsError(f"{folder} holds a model, which would be overwritten: name another folder, or delete it")
+    _check_output(Path(folder) / "config.json")
 
 
 def _check_folder(model: str) -> None:

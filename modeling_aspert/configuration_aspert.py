@@ -7,12 +7,11 @@ import inspect
 import math
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from transformers import CONFIG_MAPPING, AutoConfig, PretrainedConfig
 
-from .model_files import read_object
+from .model_files import local_file, read_config
 
 CONTRIBUTION_POOLINGS = ("mean", "sum", "max")
 CONTRIBUTION_SCOPES = ("context", "sentence", "span")
@@ -27,6 +26,10 @@ _REMOTE_CODE = ("auto_map", "trust_remote_code")
 # far more than any encoder has; a network is built before it is compared with its weights
 _MOST_LAYERS = 1000
 _DTYPES = ("float16", "bfloat16", "float32", "float64")
+# what transformers stores of entity_types
+_DERIVED = ("id2label", "label2id", "num_labels")
+# properties that forward to the encoder's configuration
+_FORWARDED = ("hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
 
 # Named architectures: the paper's model, its baseline, the baseline of Table 1, and what won on development data.
 PRESETS: dict[str, dict[str, Any]] = {
@@ -42,6 +45,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "entity_threshold": 0.5,
     },
 }
+# What of a training goes with a preset where it is not said: fields of `train.py`.
+PRESET_TRAINING: dict[str, dict[str, Any]] = {"best": {"learn_constraints": True}}
 
 
 class AspertConfig(PretrainedConfig):
@@ -127,11 +132,17 @@ class AspertConfig(PretrainedConfig):
     ) -> None:
         self._refuse_misspelt(kwargs)
         # derived from entity_types below; a stored copy must not win
-        stored_labels, *_ = (kwargs.pop(derived, None) for derived in ("id2label", "label2id", "num_labels"))
+        stored_labels, *_ = (kwargs.pop(name, None) for name in _DERIVED)
         if not __name__.startswith("transformers_modules."):
             # the pipeline's code beside the weights is for processes without this package
             kwargs.pop("custom_pipelines", None)
         self.encoder_config = _encoder_config(encoder_config)
+        for name in _FORWARDED:
+            value, own = kwargs.pop(name, None), getattr(self, name, None)
+            if value not in (None, own):
+                raise ValueError(
+                    f"AspertConfig.{name} = {value!r} is not valid: it is the encoder's {own}, leave it out"
+                )
         for name, labels in (
             ("entity_types", entity_types),
             ("relation_types", relation_types),
@@ -184,10 +195,25 @@ class AspertConfig(PretrainedConfig):
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
-        """As every configuration's; what a file names of code on the Hub is left out."""
-        return super().from_dict(
-            {key: value for key, value in config_dict.items() if not _is_kernel(key, value)}, **kwargs
-        )
+        """As every configuration's, but fields in ``kwargs`` are checked as stored ones are, and what a file names of
+        code on the Hub is left out."""
+        fields = {key: value for key, value in config_dict.items() if not _is_kernel(key, value)}
+        given = {name: kwargs.pop(name) for name in (*cls.field_names(), *_DERIVED) if name in kwargs}
+        if "entity_types" in given:
+            for name in _DERIVED:
+                fields.pop(name, None)
+        stored, encoder = (values.get("encoder_config") for values in (fields, given))
+        if isinstance(stored, dict) and isinstance(encoder, dict):
+            # a part of it leaves the rest as it was
+            given["encoder_config"] = {**stored, **encoder}
+        return super().from_dict({**fields, **given}, **kwargs)
+
+    @classmethod
+    def field_names(cls) -> list[str]:
+        """The names of all fields, in their order; of a subclass, those of the classes above it first."""
+        classes = [parent for parent in reversed(cls.__mro__) if issubclass(parent, AspertConfig)]
+        names = dict.fromkeys(name for parent in classes for name in inspect.signature(parent.__init__).parameters)
+        return [name for name in names if name not in ("self", "kwargs")]
 
     @classmethod
     def from_preset(cls, preset: str, **fields: Any) -> AspertConfig:
@@ -197,6 +223,30 @@ class AspertConfig(PretrainedConfig):
             ValueError: unknown preset.
         """
         return cls(**{**preset_fields(preset), **fields})
+
+    @property
+    def hidden_size(self) -> int:
+        """d of the encoder."""
+        return self.encoder_config.hidden_size
+
+    @property
+    def num_hidden_layers(self) -> int:
+        """L of the encoder."""
+        return self.encoder_config.num_hidden_layers
+
+    @property
+    def num_attention_heads(self) -> int:
+        """H of the encoder."""
+        return self.encoder_config.num_attention_heads
+
+    @property
+    def vocab_size(self) -> int:
+        """Rows of the encoder's table of sub-words; `resize_token_embeddings` sets it."""
+        return self.encoder_config.vocab_size
+
+    @vocab_size.setter
+    def vocab_size(self, value: int) -> None:
+        self.encoder_config.vocab_size = value
 
     @property
     def num_attention_channels(self) -> int:
@@ -298,7 +348,7 @@ class AspertConfig(PretrainedConfig):
 
     @classmethod
     def _refuse_misspelt(cls, unknown: dict[str, Any]) -> None:
-        own = [name for name in inspect.signature(cls.__init__).parameters if name not in ("self", "kwargs")]
+        own = cls.field_names()
         inherited = set(inspect.signature(PretrainedConfig.__init__).parameters) | set(dir(PretrainedConfig))
         for name in unknown:
             close = difflib.get_close_matches(name, own, n=1, cutoff=0.8)
@@ -323,12 +373,14 @@ def pretrained_encoder_config(name_or_path: str | os.PathLike[str], **place: Any
         OSError: no such encoder.
         ValueError: a file that is no configuration of an encoder that transformers knows.
     """
-    file = Path(name_or_path) / "config.json"
-    if Path(name_or_path).is_dir():
-        read_object(file)
-    fields, _ = PretrainedConfig.get_config_dict(name_or_path, **place)
+    file = local_file(name_or_path, "config.json", place)
+    fields = read_config(name_or_path, **place)
     # early encoders have none
     model_type = fields.get("model_type")
+    if model_type == AspertConfig.model_type:
+        raise ValueError(
+            f"{file}: {_TRAINED}: load it with AspertForJointExtraction.from_pretrained({str(name_or_path)!r})"
+        )
     if model_type is not None and model_type not in CONFIG_MAPPING:
         raise ValueError(f"{file}: {_UNKNOWN_TYPE.format(model_type)}")
     if fields.get("transformers_weights") is not None:
@@ -347,6 +399,7 @@ _UNKNOWN_TYPE = (
     "this version of transformers does not know the model type {!r}; encoders whose code lies beside their weights are "
     "not run"
 )
+_TRAINED = "a trained ASpERT model, not an encoder"
 
 
 # families that count positions from the row behind the padding index, so that the rows up to it are unused
@@ -373,6 +426,12 @@ def first_position(config: PretrainedConfig) -> int:
 
 
 def _encoder_config(config: PretrainedConfig | dict[str, Any] | None) -> PretrainedConfig:
+    model_type = config.get("model_type") if isinstance(config, dict) else getattr(config, "model_type", None)
+    if model_type == AspertConfig.model_type:
+        raise ValueError(
+            f"AspertConfig.encoder_config is that of {_TRAINED}: load the model with "
+            "AspertForJointExtraction.from_pretrained, or pass its encoder_config"
+        )
     if isinstance(config, PretrainedConfig):
         for name in _REMOTE_CODE:
             vars(config).pop(name, None)
@@ -386,7 +445,7 @@ def _encoder_config(config: PretrainedConfig | dict[str, Any] | None) -> Pretrai
     fields = {key: value for key, value in config.items() if key not in _REMOTE_CODE and not _is_kernel(key, value)}
     if "model_type" not in fields:
         raise ValueError("AspertConfig.encoder_config has no 'model_type': pass the encoder's own configuration")
-    model_type = fields.pop("model_type")
+    del fields["model_type"]
     if model_type not in CONFIG_MAPPING:
         raise ValueError(f"AspertConfig.encoder_config: {_UNKNOWN_TYPE.format(model_type)}")
     try:

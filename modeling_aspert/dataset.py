@@ -82,6 +82,8 @@ class JointExtractionDataset(Dataset):
         return map(self.__getitem__, range(len(self)))
 
     def __getitem__(self, index: int) -> dict[str, Any]:
+        if not self.examples:
+            raise IndexError(f"index {index}: the data set has no sentence")
         if index < 0:
             raise IndexError(f"index {index}: count from the first sentence, 0")
         epoch, position = divmod(int(index), len(self.examples))

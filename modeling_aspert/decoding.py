@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import itertools
-import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,10 +14,8 @@ from torch import Tensor
 from .configuration_aspert import AspertConfig
 from .modeling_aspert import AspertOutput
 
-logger = logging.getLogger(__name__)
-
 # Relations of one batch that are kept at most. Trained models are far below; an untrained one may relate everything.
-MAX_RELATIONS = 2**20
+MAX_RELATIONS = 2**18
 # Relation logits looked at together; bounds memory, does not change results.
 CHUNK_VALUES = 2**22
 
@@ -32,12 +29,14 @@ class Predictions:
         entity_scores: [N] softmax probability of the type.
         relations: int64 [M, 4]: sentence, head, tail (positions among the sentence's entities), type; in that order.
         relation_scores: [M] sigmoid probability of the type.
+        left_out: relations that reach their thresholds, but were too many to be kept.
     """
 
     entities: np.ndarray
     entity_scores: np.ndarray
     relations: np.ndarray
     relation_scores: np.ndarray
+    left_out: int = 0
 
     def per_sentence(self, count: int) -> list[Predictions]:
         """Split into the predictions of ``count`` sentences."""
@@ -66,15 +65,29 @@ class Predictions:
             self.entities[kept], self.entity_scores[kept], relations[alive], self.relation_scores[alive]
         )
 
+    def best_relations(self, most: int) -> Predictions:
+        """All entities, and of each sentence's relations the ``most`` with the highest scores; the others are left out."""
+        order = np.lexsort((-self.relation_scores, self.relations[:, 0]))
+        sentences = self.relations[order, 0]
+        rank = np.arange(len(order)) - np.searchsorted(sentences, sentences)
+        kept = np.sort(order[rank < most])
+        return replace(
+            self,
+            relations=self.relations[kept],
+            relation_scores=self.relation_scores[kept],
+            left_out=self.left_out + len(order) - len(kept),
+        )
+
     def annotation(self, config: AspertConfig) -> dict[str, list[dict[str, Any]]]:
         """The "entities" and "relations" of a record in the SpERT format, with scores; for one sentence."""
+        entity_types, relation_types = config.entity_types, config.relation_types
         return {
             "entities": [
-                {"type": config.entity_types[kind], "start": start, "end": end, "score": score}
+                {"type": entity_types[kind], "start": start, "end": end, "score": score}
                 for (_, start, end, kind), score in zip(self.entities.tolist(), self.entity_scores.tolist())
             ],
             "relations": [
-                {"type": config.relation_types[kind], "head": head, "tail": tail, "score": score}
+                {"type": relation_types[kind], "head": head, "tail": tail, "score": score}
                 for (_, head, tail, kind), score in zip(self.relations.tolist(), self.relation_scores.tolist())
             ],
         }
@@ -95,7 +108,8 @@ def decode(
 
     A span is an entity where its best type is not none; a relation is kept where its probability is >= its threshold
     (alpha) and, with a none class, p(none) < alpha (the one for all types, else the configuration's). Symmetric relations
-    are ordered by (start, end) of their spans and de-duplicated keeping the higher score.
+    are ordered by (start, end) of their spans and de-duplicated keeping the higher score. Of more than ``MAX_RELATIONS``
+    those with the highest scores are kept, and the others counted as left out.
 
     Args:
         output: the model's, for candidate spans.
@@ -125,7 +139,7 @@ def decode(
     limits = _thresholds(config, relation_threshold)
     by_type = relation_threshold is None or isinstance(relation_threshold, Mapping)
     veto = (config.relation_threshold if by_type else relation_threshold) if config.relation_none_class else None
-    (sentence, head, tail, kind), relation_scores = _candidates(output, limits, veto)
+    (sentence, head, tail, kind), relation_scores, left_out = _candidates(output, limits, veto)
     both = (relation_scores >= limits.numpy()[kind]) & kept[sentence, head] & kept[sentence, tail]
     if config.relation_type_constraints:
         both &= _allowed(config)[kind, types[sentence, head] - 1, types[sentence, tail] - 1]
@@ -138,12 +152,13 @@ def decode(
     relations = np.column_stack([sentence, head, tail, kind])
     predictions = Predictions(entities, scores[batch_index, span], *_highest(relations, relation_scores[both]))
     flat = (config.entity_overlap if overlap is None else overlap) == "flat" and span_labels is None
-    return without_overlaps(predictions) if flat else predictions
+    return replace(without_overlaps(predictions) if flat else predictions, left_out=left_out)
 
 
-def _candidates(output: AspertOutput, limits: Tensor, veto: float | None) -> tuple[np.ndarray, np.ndarray]:
+def _candidates(output: AspertOutput, limits: Tensor, veto: float | None) -> tuple[np.ndarray, np.ndarray, int]:
     """The relations that may reach their threshold, without a probability for each pair: int64 [4, M] (sentence, head
-    and tail as spans, type) and their probabilities [M]. With a none class, ``veto`` is the p(none) that forbids a pair.
+    and tail as spans, type), their probabilities [M] and how many more there are than ``MAX_RELATIONS``. With a none
+    class, ``veto`` is the p(none) that forbids a pair.
 
     Logits are compared, a little below the threshold; the caller compares the probabilities of what is left.
     """
@@ -166,16 +181,10 @@ def _candidates(output: AspertOutput, limits: Tensor, veto: float | None) -> tup
         if len(scores) > MAX_RELATIONS:
             scores, best = scores.topk(MAX_RELATIONS)
             kept = kept[:, best]
-    if count > MAX_RELATIONS:
-        logger.warning(
-            "%d relations in one batch reach their thresholds, as with an untrained model: the %d with the highest "
-            "scores are kept; raise relation_threshold",
-            count,
-            MAX_RELATIONS,
-        )
     sentence, pair, kind = kept
     head, tail = output.pairs[sentence, pair].unbind(-1)
-    return torch.stack([sentence, head, tail, kind]).cpu().numpy(), scores.float().sigmoid().cpu().numpy()
+    found = torch.stack([sentence, head, tail, kind]).cpu().numpy()
+    return found, scores.float().sigmoid().cpu().numpy(), count - len(scores)
 
 
 def _highest(relations: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

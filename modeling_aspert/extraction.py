@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import logging
 import operator
+import reprlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Integral, Real
@@ -14,8 +16,8 @@ import numpy as np
 import torch
 
 from .configuration_aspert import ENTITY_OVERLAPS
-from .data_collator import AspertDataCollator
-from .decoding import Predictions, decode
+from .data_collator import AspertDataCollator, pad
+from .decoding import MAX_RELATIONS, Predictions, decode
 from .documents import merge_windows, split_sentences, split_words, windows
 from .modeling_aspert import AspertForJointExtraction, pairs_of_entities
 from .processing_aspert import AspertProcessor, EncodedSentence
@@ -26,8 +28,12 @@ logger = logging.getLogger(__name__)
 # batches, so the scores are the same to the last digit.
 CHUNK_INPUTS = 256
 CHUNK_CHARACTERS = 1_000_000
-# A batch's attention maps hold at most this many values a head: 16 sentences of 128 sub-words.
-_MAP_BUDGET = 16 * 128**2
+# Where the contribution is on, a sentence is no longer than this many sub-words, and a batch's attention maps hold at
+# most this many values a head: 1 sentence of 512 sub-words, or 16 of 128. Without maps memory grows with the sub-words
+# alone: 16 sentences of 512.
+_LONGEST_MAPPED = 512
+_MAP_BUDGET = _LONGEST_MAPPED**2
+_TOKEN_BUDGET = 16 * 512
 
 
 T = TypeVar("T")
@@ -62,13 +68,13 @@ class ExtractionOptions:
         entity_threshold: least probability of an entity's type; default: the model's.
         overlap: "allow", or "flat" to keep the best of overlapping entities; default: the model's.
         batch_size: sentences a forward pass; long sentences are batched by fewer.
-        stride: words by which the windows over a sentence that is longer than the encoder overlap.
+        stride: words by which the windows over a sentence that is longer than the encoder takes overlap.
         split_sentences: False takes each text as one sentence.
         language: of the texts, for their sentences, an ISO 639-1 code; default: the processor's.
         word_splitter: how texts are split into words, see `documents.split_words`; default: the processor's.
 
     Raises:
-        TypeError: a threshold that is not a number.
+        TypeError: a threshold that is not a number, or a switch that is neither True nor False.
         ValueError: a value out of range.
     """
 
@@ -89,7 +95,7 @@ class ExtractionOptions:
             thresholds["relation_threshold"] = self.relation_threshold
         for name, value in thresholds.items():
             problem = f"{name} = {value!r} is not valid: it must be a number in [0, 1]"
-            if not isinstance(value, Real):
+            if not isinstance(value, Real) or isinstance(value, bool):
                 raise TypeError(problem)
             if not 0 <= value <= 1:
                 raise ValueError(problem)
@@ -97,8 +103,10 @@ class ExtractionOptions:
             raise ValueError(f"overlap = {self.overlap!r} is not valid: it must be allow or flat")
         for name, least in (("batch_size", 1), ("stride", 0)):
             value = getattr(self, name)
-            if not isinstance(value, Integral) or value < least:
+            if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
                 raise ValueError(f"{name} = {value!r} is not valid: it must be an integer >= {least}")
+        if not isinstance(self.split_sentences, bool):
+            raise TypeError(f"split_sentences = {self.split_sentences!r} is not valid: it must be True or False")
         if self.word_splitter is not None:
             split_words("", self.word_splitter)
         if self.language is not None and self.split_sentences:
@@ -143,6 +151,9 @@ class _Document:
 class Extractor:
     """Runs a model over a stream of sentences or texts. Results come in the order of the input.
 
+    A sentence that is longer than the encoder takes is worked on in overlapping windows; with the attentional
+    contribution so is one of more than 512 sub-words, since attention maps grow with the square of the length.
+
     Args:
         model: in evaluation mode; its device and dtype are used as they are.
         processor: the model's.
@@ -161,6 +172,9 @@ class Extractor:
         self.language = self.options.language or processor.language
         self.word_splitter = self.options.word_splitter or processor.word_splitter
         self.collator = AspertDataCollator(processor, model.config, training=False)
+        self._windower = copy.copy(processor)
+        if model.config.attentional_contribution:
+            self._windower.max_tokens = min(processor.max_tokens or _LONGEST_MAPPED, _LONGEST_MAPPED)
 
     def annotate(self, sentences: Iterable[Sentence]) -> Iterator[dict[str, list[dict[str, Any]]]]:
         """The "entities" and "relations" of each sentence, as a word record with scores.
@@ -168,9 +182,10 @@ class Extractor:
         Given entities come back in the order in which they were given.
 
         Raises:
+            TypeError: what is no sentence, or words that are no strings.
             ValueError: a given entity has a type or span that the model or sentence does not have.
         """
-        stream = map(self._with_checked_entities, itertools.count(), sentences)
+        stream = map(self._checked, itertools.count(), sentences)
         for chunk in chunks(stream, lambda sentence: sum(map(len, sentence.words)), CHUNK_INPUTS):
             yield from self._annotate_chunk(chunk)
 
@@ -184,8 +199,12 @@ class Extractor:
                 the position in that order as "id", whatever "id" they had; white space at their ends is left out.
 
         Raises:
+            TypeError: a single text in place of the texts.
             ValueError: an input of another form, or a given entity whose type or span the model or text does not have.
         """
+        if isinstance(inputs, (str, bytes, Mapping)):
+            # a loop over it would be one over its letters or keys
+            raise TypeError(f"the inputs are one {type(inputs).__name__}: give a list of texts, such as [text]")
         stream = ((number, self._document(given, f"input {number}")) for number, given in enumerate(inputs))
         warned = False
         for chunk in chunks(stream, lambda item: len(item[1].text), CHUNK_INPUTS):
@@ -296,10 +315,15 @@ class Extractor:
 
     # -- sentences ----------------------------------------------------------------------------------------------
 
-    def _with_checked_entities(self, number: int, sentence: Sentence) -> Sentence:
+    def _checked(self, number: int, sentence: Sentence) -> Sentence:
+        where = f"sentence {number}"
+        if not isinstance(sentence, Sentence):
+            raise TypeError(f"{where} is {type(sentence).__name__}: give Sentence(words)")
+        if isinstance(sentence.words, (str, bytes)) or not all(isinstance(word, str) for word in sentence.words):
+            raise TypeError(f"{where}: the words are {reprlib.repr(sentence.words)}: give a list of strings")
         if sentence.entities is None:
             return sentence
-        where, length = f"sentence {number}", len(sentence.words)
+        length = len(sentence.words)
         return Sentence(
             sentence.words, self._checked_entities(sentence.entities, length, "words of the sentence", where)
         )
@@ -325,7 +349,7 @@ class Extractor:
                 start, end = operator.index(entity["start"]), operator.index(entity["end"])
             except TypeError:
                 start = end = -1
-            if not 0 <= start < end <= length:
+            if isinstance(entity["start"], bool) or isinstance(entity["end"], bool) or not 0 <= start < end <= length:
                 raise ValueError(
                     f"{name} has start = {entity['start']!r} and end = {entity['end']!r}: give integers with "
                     f"0 <= start < end <= {length} ({unit})"
@@ -333,7 +357,7 @@ class Extractor:
             checked.append({"type": types[types.index(entity["type"])], "start": start, "end": end})
         return checked
 
-    def _annotate_chunk(self, sentences: Sequence[Sentence]) -> list[dict[str, list[dict[str, Any]]]]:
+    def _annotate_chunk(self, sentences: Sequence[Sentence]) -> Iterator[dict[str, list[dict[str, Any]]]]:
         encoded = self.processor.encode([sentence.words for sentence in sentences])
         units = [
             unit
@@ -343,37 +367,35 @@ class Extractor:
         units_of: dict[int, list[int]] = {}
         for number, unit in enumerate(units):
             units_of.setdefault(unit.sentence, []).append(number)
-        annotations: dict[int, dict[str, list[dict[str, Any]]]] = {}
+        predictions: dict[int, Predictions] = {}
         for batch in self._batches(units):
-            predictions = self._predict([units[number] for number in batch])
-            for number, prediction in zip(batch, predictions):
-                annotations[number] = prediction.annotation(self.model.config)
-        results = []
+            predictions |= zip(batch, self._predict([units[number] for number in batch]))
         for position, sentence in enumerate(sentences):
             numbers = units_of.get(position, [])
+            # records take many times the memory of the arrays: those of one sentence at a time
+            parts = [predictions[number].annotation(self.model.config) for number in numbers]
             if sentence.entities is not None:
-                found = [(units[number].given, annotations[number]["relations"]) for number in numbers]
-                results.append(_with_relations(sentence.entities, found))
-            elif len(numbers) == 1 and numbers[0] in annotations:
-                results.append(annotations[numbers[0]])
+                found = [(units[number].given, part["relations"]) for number, part in zip(numbers, parts)]
+                yield _with_relations(sentence.entities, found)
+            elif len(parts) == 1:
+                yield parts[0]
             else:
-                parts = [annotations[number] for number in numbers]
-                results.append(merge_windows(parts, [(units[n].word_start, units[n].word_end) for n in numbers]))
-        return results
+                yield merge_windows(parts, [(units[n].word_start, units[n].word_end) for n in numbers])
 
     def _units(self, position: int, sentence: Sentence, encoded: EncodedSentence) -> Iterator[_Unit]:
         """The sentence, or its windows; nothing for a sentence without words or with an empty list of entities."""
         if not encoded.num_words or (sentence.entities is not None and not sentence.entities):
             return
-        limit = self.processor.max_tokens
-        if limit is None or encoded.num_tokens <= limit:
+        limit = self._windower.max_tokens
+        fits = limit is None or encoded.num_tokens <= limit
+        if fits:
             bounds = [(0, encoded.num_words)]
         else:
             counts = np.diff(encoded.word_offsets).tolist()
             bounds = windows(counts, limit - self.processor.num_special_tokens, self.options.stride)
         seen = 0
         for start, end in bounds:
-            unit = _Unit(position, self.processor.window(encoded, start, end), start, end)
+            unit = _Unit(position, encoded if fits else self._windower.window(encoded, start, end), start, end)
             if sentence.entities is not None:
                 entities = sentence.entities
                 inside = [n for n, given in enumerate(entities) if start <= given["start"] and given["end"] <= end]
@@ -389,8 +411,8 @@ class Extractor:
             yield unit
         if sentence.entities is not None and seen < len(sentence.entities):
             logger.warning(
-                "a sentence of %d words is longer than the encoder's %s sub-words: relations are looked for within "
-                "its %d windows only",
+                "a sentence of %d words is longer than the %s sub-words that are read at a time: relations are looked "
+                "for within its %d windows only",
                 encoded.num_words,
                 limit,
                 len(bounds),
@@ -399,10 +421,13 @@ class Extractor:
     def _batches(self, units: Sequence[_Unit]) -> Iterator[list[int]]:
         """Units of like length, and of like kind: entities given or not."""
         order = sorted(range(len(units)), key=lambda n: (units[n].spans is not None, units[n].encoded.num_tokens))
+        with_maps = self.model.config.attentional_contribution
         batch: list[int] = []
         for number in order:
             unit = units[number]
-            full = len(batch) == self.options.batch_size or (len(batch) + 1) * unit.encoded.num_tokens**2 > _MAP_BUDGET
+            tokens = unit.encoded.num_tokens
+            room = _MAP_BUDGET // tokens**2 if with_maps else _TOKEN_BUDGET // tokens
+            full = len(batch) >= min(self.options.batch_size, room)
             if batch and (full or (unit.spans is None) != (units[batch[0]].spans is None)):
                 yield batch
                 batch = []
@@ -415,19 +440,17 @@ class Extractor:
         batch = self.collator.collate_candidates(
             [unit.encoded for unit in units], [unit.spans for unit in units] if given else None
         )
-        batch = {name: values.to(self.model.device) for name, values in batch.items()}
         word_spans = batch.pop("word_spans")
         labels = None
         if given:
-            labels = torch.zeros_like(batch["span_widths"])
-            for row, unit in zip(labels, units):
-                row[: len(unit.labels)] = torch.from_numpy(unit.labels)
+            labels = pad([unit.labels for unit in units])
             batch["pairs"], batch["pair_mask"] = pairs_of_entities(batch["span_mask"])
             # as in training, entities on one span are no pair
             heads, tails = (
                 word_spans.gather(1, end.long().unsqueeze(-1).expand(-1, -1, 2)) for end in batch["pairs"].unbind(-1)
             )
             batch["pair_mask"] &= (heads != tails).any(-1)
+        batch = {name: values.to(self.model.device) for name, values in batch.items()}
         with torch.inference_mode():
             output = self.model(**batch)
             predictions = decode(
@@ -439,6 +462,13 @@ class Extractor:
                 self.options.entity_threshold,
                 self.options.overlap,
                 labels,
+            )
+        if predictions.left_out:
+            logger.warning(
+                "%d relations that reach their thresholds are left out, as with an untrained model: of a batch the %d "
+                "with the highest scores are taken; raise relation_threshold",
+                predictions.left_out,
+                MAX_RELATIONS,
             )
         return predictions.per_sentence(len(units))
 

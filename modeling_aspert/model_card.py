@@ -6,8 +6,8 @@ to Markdown, HTML or the table around it becomes a character reference. Nothing 
 
 from __future__ import annotations
 
-import inspect
 import json
+import logging
 import os
 import platform
 import re
@@ -27,10 +27,14 @@ from ._version import __version__
 from .configuration_aspert import AspertConfig
 from .encoders import PACKAGE_PREFIX
 from .files import write_text
-from .plots import plot_per_type, plot_training_curves
-from .scoring import VIEWS
+from .plots import drawn, plot_training_curves
+from .scoring import SCORE_NAMES, VIEWS
+
+logger = logging.getLogger(__name__)
 
 FILE_NAME = "README.md"
+# where somebody else's README.md is in the way
+OTHER_NAME = "MODEL_CARD.md"
 CURVES = "training_curves.png"
 # A card with this line was written here and may be written again; its own text is left to the user.
 MARK = "<!-- Written by aspert. Remove this line to keep your own text when the model is pushed again. -->"
@@ -40,9 +44,9 @@ _EMPTY_CARD = "This model card has been automatically generated."
 _HUB_TASK = "token-classification"
 _TASK_NAME = "Joint entity and relation extraction"
 _TAGS = ["aspert", "joint-extraction", "relation-extraction", "named-entity-recognition", "information-extraction"]
-_NOT_SETTINGS = {"self", "kwargs", "encoder_config", "entity_types", "relation_types", "symmetric_relations"}
+_NOT_SETTINGS = {"encoder_config", "entity_types", "relation_types", "symmetric_relations"}
 # those of the training arguments that can change a result
-_TRAINING_SETTINGS = (
+TRAINING_SETTINGS = (
     "num_train_epochs max_steps per_device_train_batch_size gradient_accumulation_steps learning_rate "
     "head_learning_rate lr_scheduler_type warmup_steps optim weight_decay adam_beta1 adam_beta2 adam_epsilon "
     "adam_bias_correction max_grad_norm negative_entity_count negative_relation_count train_sampling_strategy dataloader_drop_last bf16 "
@@ -94,9 +98,8 @@ class ModelCardData:
     def __post_init__(self) -> None:
         if self.repo_id is not None:
             validate_repo_id(self.repo_id)
-        names = [f"{view}_{average}_{name}" for view in VIEWS for average in _AVERAGES for name in _RATIOS]
         for split, scores in self.scores.items():
-            missing = [name for name in (*names, "per_type") if name not in scores]
+            missing = [name for name in (*SCORE_NAMES, "per_type") if name not in scores]
             if missing:
                 raise ValueError(
                     f"the scores of {split!r} have no {missing[0]!r}: pass the whole result of compute_scores"
@@ -104,19 +107,24 @@ class ModelCardData:
 
 
 def write_model_card(folder: str | os.PathLike, data: ModelCardData) -> Path:
-    """Write README.md and, with matplotlib, the pictures in it; returns the card's path.
+    """Write README.md and, with matplotlib, the training's curves; returns the card's path. The picture of the scores by
+    type is shown where `reports.write_evaluation` has left it. A README.md that is no card stays, and the card becomes
+    MODEL_CARD.md.
 
     Args:
         folder: that of the model; made if it does not exist.
     """
     folder = Path(folder)
-    pictures = []
+    pictures = [CURVES] if drawn(plot_training_curves, data.log_history, folder / CURVES) else []
     split = _main_split(data)
-    if _drawn(plot_training_curves, data.log_history, folder / CURVES):
-        pictures.append(CURVES)
-    if split is not None and _drawn(plot_per_type, data.scores[split], folder / _per_type_name(split)):
+    if split is not None and (folder / _per_type_name(split)).is_file():
         pictures.append(_per_type_name(split))
     path = folder / FILE_NAME
+    if path.is_file() and MARK not in path.read_text(encoding="utf-8", errors="replace"):
+        logger.warning(
+            "%s is not the card of an earlier training and stays as it is: the card is %s", path, OTHER_NAME
+        )
+        path = folder / OTHER_NAME
     write_text(path, render_model_card(data, folder, pictures))
     return path
 
@@ -369,15 +377,6 @@ def _per_type_name(split: str) -> str:
     return f"per_type_{re.sub(r'[^A-Za-z0-9_-]', '_', split)}.png"
 
 
-def _drawn(plot: Any, source: Any, path: Path) -> bool:
-    """Whether a picture could be drawn: not without matplotlib, nor where there is nothing to show."""
-    try:
-        plot(source, path)
-    except (ImportError, ValueError):
-        return False
-    return True
-
-
 def _metadata(data: ModelCardData, name: str) -> huggingface_hub.ModelCardData:
     encoder = data.run.get("arguments", {}).get("model", {}).get("encoder")
     dataset = _line(_base_name(data.dataset)) if data.dataset else "unknown"
@@ -443,9 +442,9 @@ def _selection(data: ModelCardData) -> str | None:
 def _setting_rows(data: ModelCardData) -> Iterator[tuple[str, Any]]:
     arguments = data.run.get("arguments", {})
     for part, names in (
-        ("model", ["preset", "learn_constraints", "learn_thresholds"]),
+        ("model", ["preset", "lowercase", "learn_constraints", "learn_thresholds"]),
         ("data", ["max_train_samples"]),
-        ("training", _TRAINING_SETTINGS),
+        ("training", TRAINING_SETTINGS),
     ):
         for name in names:
             value = arguments.get(part, {}).get(name)
@@ -455,7 +454,7 @@ def _setting_rows(data: ModelCardData) -> Iterator[tuple[str, Any]]:
     for name in _LAUNCH_SETTINGS:
         if name in data.run:
             yield name, data.run[name]
-    for name in inspect.signature(AspertConfig.__init__).parameters:
+    for name in AspertConfig.field_names():
         value = getattr(data.config, name, None)
         if name not in _NOT_SETTINGS and value is not None:
             yield name, value if isinstance(value, (bool, int, float, str)) else json.dumps(value, ensure_ascii=False)

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
+from transformers import PretrainedConfig
 from transformers.utils import (
     AUDIO_TOKENIZER_NAME,
+    CONFIG_NAME,
     PROCESSOR_NAME,
     SAFE_WEIGHTS_INDEX_NAME,
     SAFE_WEIGHTS_NAME,
@@ -41,10 +45,55 @@ def read_object(file: str | os.PathLike[str]) -> dict[str, Any]:
     return value
 
 
+def read_config(name_or_path: str | os.PathLike[str], **place: Any) -> dict[str, Any]:
+    """The fields of the config.json of a folder or Hub name.
+
+    Args:
+        place: where it lies besides its name, see :func:`take_place`.
+
+    Raises:
+        OSError: no such folder or Hub name, or no config.json in it.
+        ValueError: it is no JSON object.
+    """
+    if Path(name_or_path).is_dir():
+        # says more than transformers does
+        read_object(local_file(name_or_path, CONFIG_NAME, place))
+    fields, _ = PretrainedConfig.get_config_dict(name_or_path, **place)
+    return fields
+
+
+def local_file(name_or_path: str | os.PathLike[str], file: str, place: dict[str, Any]) -> Path:
+    """The path that a file has, or would have, in a folder of this machine."""
+    return Path(name_or_path, place.get("subfolder") or "", file)
+
+
+def find_file(name_or_path: str | os.PathLike[str], file: str, place: dict[str, Any]) -> str | None:
+    """The path of a file of a folder or Hub name; None where it has no such file."""
+    return cached_file(
+        name_or_path,
+        file,
+        _raise_exceptions_for_gated_repo=False,
+        _raise_exceptions_for_missing_entries=False,
+        **place,
+    )
+
+
 def one_line(error: Exception, name_or_path: str | os.PathLike[str], part: str = "") -> str:
     """What an error says, on one line that begins with the folder or Hub name (and its part) or a file in it."""
     text = " ".join(str(error).split())
     return text if text.startswith(str(name_or_path)) else f"{name_or_path}{part}: {text}"
+
+
+@contextmanager
+def naming(name_or_path: str | os.PathLike[str], part: str = "") -> Iterator[None]:
+    """Errors of what is read there become a ValueError that begins with its name, see :func:`one_line`; those of the
+    system stay what they are."""
+    try:
+        yield
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:  # each library has its own, and tokenizers has no class for them
+        raise ValueError(one_line(error, name_or_path, part)) from error
 
 
 def check_weights(name_or_path: str | os.PathLike[str] | None, variant: str | None = None, **kwargs: Any) -> None:
@@ -67,14 +116,14 @@ def check_weights(name_or_path: str | os.PathLike[str] | None, variant: str | No
             raise ValueError(f"{name_or_path}: no safetensors; a pickle can run code and is refused: convert it")
     else:
         place = _place(kwargs)
-        if is_peft_available() and (adapter := _find(name_or_path, _ADAPTER, place)):
+        if is_peft_available() and (adapter := find_file(name_or_path, _ADAPTER, place)):
             raise ValueError(f"{adapter}: adapters are not loaded: merge them into the weights, or remove the file")
         single, index = (_with_variant(name, variant) for name in (SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME))
         # where there is neither, transformers says so, or finds what the Hub converted to safetensors
-        files = [file] if (file := _find(name_or_path, single, place)) else []
-        if not files and (index_file := _find(name_or_path, index, place)):
+        files = [file] if (file := find_file(name_or_path, single, place)) else []
+        if not files and (index_file := find_file(name_or_path, index, place)):
             for part in _parts(index_file):
-                if not (file := _find(name_or_path, part, place)):
+                if not (file := find_file(name_or_path, part, place)):
                     raise FileNotFoundError(
                         f"{index_file}: {part!r} is missing: copy or download the whole model again"
                     )
@@ -91,9 +140,9 @@ def check_processor(name_or_path: str | os.PathLike[str], **kwargs: Any) -> None
         ValueError: the file and what is wrong in it.
     """
     place = _place(kwargs)
-    file = _find(name_or_path, PROCESSOR_NAME, place)
+    file = find_file(name_or_path, PROCESSOR_NAME, place)
     named = file if file and "audio_tokenizer" in read_object(file) else None
-    if named := named or _find(name_or_path, AUDIO_TOKENIZER_NAME, place):
+    if named := named or find_file(name_or_path, AUDIO_TOKENIZER_NAME, place):
         raise ValueError(f"{named}: an audio tokenizer, which no model of this library has: leave it out")
 
 
@@ -135,17 +184,6 @@ def _check_types(file: str) -> None:
                     )
     except SafetensorError as error:
         raise ValueError(f"{file}: no safetensors that can be read ({error}): copy or download it again") from None
-
-
-def _find(name_or_path: str | os.PathLike[str], file: str, place: dict[str, Any]) -> str | None:
-    """The path of a file of a folder or Hub name; None where it has no such file."""
-    return cached_file(
-        name_or_path,
-        file,
-        _raise_exceptions_for_gated_repo=False,
-        _raise_exceptions_for_missing_entries=False,
-        **place,
-    )
 
 
 def _with_variant(file: str, variant: str | None) -> str:

@@ -8,7 +8,7 @@ end-exclusive. Batches are padded on the right.
 from __future__ import annotations
 
 import importlib.util
-import inspect
+import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,10 +23,12 @@ from transformers.utils import ModelOutput
 
 from .attention_contribution import attentional_contribution
 from .configuration_aspert import WORD_SHAPES, AspertConfig, first_position, pretrained_encoder_config
-from .model_files import check_weights, one_line, take_place
-from .packed_linear import pack_linears
+from .model_files import check_weights, naming, one_line, take_place
+from .packed_linear import is_plain, pack_linears
 from .sentence_packing import PACKABLE, Packing
 from .span_pooling import range_max, range_max_table
+
+logger = logging.getLogger(__name__)
 
 # Rows of the width table, as in SpERT; wider spans share the last row.
 MAX_WIDTH_ROWS = 100
@@ -34,6 +36,8 @@ MAX_WIDTH_ROWS = 100
 CHUNK_SPANS = 1024
 CHUNK_CONTEXTS = 16384
 CHUNK_PAIR_VALUES = 2**22
+# Types of weights that are no numbers of a quantisation.
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 # Pairs x outputs of the layer that sees them, up to which each pair by itself takes less time than to find what they share.
 FEW_PAIR_VALUES = 512
 
@@ -51,7 +55,7 @@ class AspertOutput(ModelOutput):
         relation_logits: [B, P, T_r], or [B, P, T_r + 1] with none last where ``relation_none_class``.
         pairs: [B, P, 2] (head, tail), indices into S: the pairs given, or those built from the predicted entities.
         pair_mask: bool [B, P], False for padding.
-        contribution: fp32 [B, S, C] attentional contribution degree, on request.
+        contribution: fp32 [B, S, C] attentional contribution degree, [B, S, 2C] for direction "both"; on request.
     """
 
     loss: Tensor | None = None
@@ -88,13 +92,18 @@ class SpanClassifier(nn.Module):
             [B, S, T_e + 1].
         """
         if self.training:
-            inputs = torch.cat([spans, sentence.unsqueeze(1).expand(-1, spans.shape[1], -1)], dim=-1)
-            return self._classify(self.input(self.input_dropout(inputs)))
+            return self._classify(self._first(spans, sentence))
+        chunks = spans.split(max(1, CHUNK_SPANS // len(spans)), dim=1)
+        if not is_plain(self.input):
+            return torch.cat([self._classify(self._first(chunk, sentence)) for chunk in chunks], dim=1)
         # without dropout the sentence's part is the same for all of its spans: one row instead of S
         span_weight, sentence_weight = self.input.weight.split([spans.shape[-1], sentence.shape[-1]], dim=1)
         shared = F.linear(sentence, sentence_weight, self.input.bias).unsqueeze(1)
-        chunks = spans.split(max(1, CHUNK_SPANS // len(spans)), dim=1)
         return torch.cat([self._classify(F.linear(chunk, span_weight).add_(shared)) for chunk in chunks], dim=1)
+
+    def _first(self, spans: Tensor, sentence: Tensor) -> Tensor:
+        inputs = torch.cat([spans, sentence.unsqueeze(1).expand(-1, spans.shape[1], -1)], dim=-1)
+        return self.input(self.input_dropout(inputs))
 
     def _classify(self, hidden: Tensor) -> Tensor:
         return self.output(self.hidden_dropout(F.relu(hidden, inplace=True))) if self.is_mlp else hidden
@@ -107,11 +116,12 @@ class RelationClassifier(nn.Module):
         super().__init__()
         self.sizes = [span_size, hidden_size, span_size]
         self.is_mlp = config.relation_classifier == "mlp"
+        self.first_size = config.relation_classifier_size if self.is_mlp else config.num_relation_outputs
         self.input_dropout = nn.Dropout(config.classifier_dropout)
         if self.is_mlp:
-            self.input = nn.Linear(sum(self.sizes), config.relation_classifier_size)
+            self.input = nn.Linear(sum(self.sizes), self.first_size)
             self.hidden_dropout = nn.Dropout(config.mlp_dropout)
-            self.output = nn.Linear(config.relation_classifier_size, config.num_relation_outputs)
+            self.output = nn.Linear(self.first_size, config.num_relation_outputs)
         else:
             self.output = nn.Linear(sum(self.sizes), config.num_relation_outputs)
 
@@ -121,13 +131,15 @@ class RelationClassifier(nn.Module):
         return self.input if self.is_mlp else self.output
 
     def forward(self, heads: Tensor, contexts: Tensor, tails: Tensor) -> Tensor:
-        """Logits [M, T_r] from the representations of M pairs: heads and tails [M, E], contexts [M, d]."""
+        """Logits [M, T_r], or [M, T_r + 1] with the none class, from the representations of M pairs: heads and tails
+        [M, E], contexts [M, d]."""
         return self.finish(self.first(self.input_dropout(torch.cat([heads, contexts, tails], dim=-1))))
 
     def project(self, part: int, values: Tensor) -> Tensor:
         """What head (0), context (1) or tail (2) adds to the first layer's output; the bias goes with the context.
 
-        In inference, where pairs are many, each entity and each distinct context is projected once.
+        In inference, where pairs are many, each entity and each distinct context is projected once. Only for a first
+        layer that `is_plain`.
         """
         weight = self.first.weight.split(self.sizes, dim=1)[part]
         return F.linear(values, weight, self.first.bias if part == 1 else None)
@@ -175,12 +187,6 @@ class AspertPreTrainedModel(PreTrainedModel):
             # the pre-trained encoder starts as it is
             nn.init.zeros_(module.weight)
 
-    def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> nn.Embedding:
-        """As every model's; the encoder's own configuration, which a reload builds it from, learns the size too."""
-        embeddings = super().resize_token_embeddings(*args, **kwargs)
-        self.config.encoder_config.vocab_size = embeddings.num_embeddings
-        return embeddings
-
     def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:
         """As every model's, with the code of the "joint-extraction" pipeline beside the model's own."""
         # the import also makes transformers copy pipeline.py, which it finds by its relative imports
@@ -218,53 +224,72 @@ class AspertForJointExtraction(AspertPreTrainedModel):
         self.encoder = AutoModel.from_config(
             encoder_config, attn_implementation=_attention_for(config), dtype=torch.get_default_dtype()
         )
-        _prepare(self.encoder)
+        _prepare(self.encoder, config)
         if config.word_shapes:
             self.word_shape_embedding = nn.Embedding(
                 len(WORD_SHAPES), self.encoder.get_input_embeddings().embedding_dim
             )
-        width_size = config.width_embedding_size if config.width_embedding else 0
         if config.width_embedding:
-            self.width_embedding = nn.Embedding(MAX_WIDTH_ROWS, width_size)
-        pooled_size = hidden_size * (3 if config.span_boundaries else 1)
-        span_size = pooled_size + config.contribution_size + width_size
-        relation_span_size = span_size - (0 if config.relation_contribution else config.contribution_size)
+            self.width_embedding = nn.Embedding(MAX_WIDTH_ROWS, config.width_embedding_size)
+        sizes = self._span_sizes()
+        self.span_classifier = SpanClassifier(config, sum(sizes.values()), hidden_size)
+        if not config.relation_contribution:
+            sizes.pop("contribution", None)
         if config.relation_entity_types:
-            relation_span_size += len(config.entity_types) + 1
-        self.span_classifier = SpanClassifier(config, span_size, hidden_size)
-        self.relation_classifier = RelationClassifier(config, relation_span_size, hidden_size)
+            sizes["types"] = len(config.entity_types) + 1
+        self.relation_classifier = RelationClassifier(config, sum(sizes.values()), hidden_size)
         self.post_init()
 
     @classmethod
     def from_encoder_pretrained(
-        cls, name_or_path: str | os.PathLike[str], *, preset: str = "paper", **fields: Any
+        cls,
+        name_or_path: str | os.PathLike[str],
+        *,
+        preset: str = "paper",
+        attn_implementation: str | None = None,
+        **fields: Any,
     ) -> AspertForJointExtraction:
         """A model with a pre-trained encoder and fresh classifiers: the start of a training.
 
         Args:
             name_or_path: a Hub name or a folder of any `AutoModel` encoder with safetensors weights.
             preset: "paper", "spert", "spert_prime" or "best".
-            fields: fields of :class:`AspertConfig`, such as ``entity_types`` and ``relation_types``; and where the encoder
-                lies, as for every `from_pretrained`: ``revision``, ``token``, ``cache_dir``, ...
+            attn_implementation: the encoder's, such as "sdpa". Default: "eager" where the contribution is on, else the
+                encoder's own default.
+            fields: fields of the model's configuration (:class:`AspertConfig`), such as ``entity_types`` and
+                ``relation_types``; and where the encoder lies, as for every `from_pretrained`: ``revision``, ``token``,
+                ``cache_dir``, ...
 
         Raises:
             OSError: no such model, or no safetensors weights in it.
-            TypeError: neither a field nor an argument of a place.
-            ValueError: a field that is not valid, or a file of the encoder that cannot be read or does not fit the
-                others. Code beside the encoder is never run.
+            TypeError: neither a field nor an argument of a place, or ``encoder_config``.
+            ValueError: a field that is not valid, a file of the encoder that cannot be read or does not fit the
+                others, an encoder that does not run on sub-words alone, or a way of attention that does not go with the
+                contribution. Code beside the encoder is never run.
         """
         place = take_place(fields)
+        if "encoder_config" in fields:
+            raise TypeError(
+                "from_encoder_pretrained: encoder_config is read from the encoder's own config.json: leave it out, or "
+                "change it there"
+            )
+        config_class = cls.config_class
         # refuses a misspelt field with a hint
-        config = AspertConfig.from_preset(preset, **fields)
-        known = inspect.signature(AspertConfig.__init__).parameters
+        config = config_class.from_preset(preset, **fields, attn_implementation=attn_implementation)
+        known = config_class.field_names()
         for name in fields:
             # a configuration takes any, and would store it
             if name not in known:
                 raise TypeError(
-                    f"from_encoder_pretrained: {name!r} is no field of AspertConfig and no place of an encoder"
+                    f"from_encoder_pretrained: {name!r} is no field of {config_class.__name__} and no place of an encoder"
                 )
+        if config.attentional_contribution and attn_implementation not in (None, "eager"):
+            raise ValueError(
+                f"attn_implementation = {attn_implementation!r} returns no attentions: leave it out, or set "
+                "attentional_contribution=False"
+            )
         encoder_config = pretrained_encoder_config(name_or_path, **place)
-        try:
+        with naming(name_or_path, ": the encoder"):
             encoder, info = _safetensors_only(
                 AutoModel.from_pretrained,
                 name_or_path,
@@ -275,20 +300,22 @@ class AspertForJointExtraction(AspertPreTrainedModel):
                 **place,
             )
             _check_loaded(encoder, info, may_lack="pooler.")
-        except (ValueError, RuntimeError) as error:
-            raise ValueError(one_line(error, name_or_path, ": the encoder")) from error
         if Path(name_or_path).is_dir():
             # a path of this machine is nobody's business
             encoder.config.name_or_path = ""
-        model = cls(AspertConfig.from_preset(preset, **{**fields, "encoder_config": encoder.config}))
-        _prepare(encoder)
+        fields |= {"encoder_config": encoder.config, "attn_implementation": attn_implementation}
+        model = cls(config_class.from_preset(preset, **fields))
+        _prepare(encoder, config)
         model.encoder = encoder
-        if config.attentional_contribution:
-            # refuses an encoder that cannot return attentions here and not in the first step
-            one = torch.ones(1, 1, dtype=torch.long, device=encoder.device)
+        # refuses an encoder of another kind here and not in the first step
+        ids = torch.ones(1, 4, dtype=torch.long, device=encoder.device)
+        try:
             with torch.no_grad():
-                model.eval()._encode(one, one, one)
-        return model.eval()
+                model.eval()._encode(ids, ids, ids)
+        except Exception as error:  # each encoder fails in its own way
+            reason = one_line(error, name_or_path, f": {encoder.config.model_type} cannot be used")
+            raise ValueError(f"{reason}. If nothing else helps, take another encoder, such as BERT") from error
+        return model
 
     def forward(
         self,
@@ -324,14 +351,16 @@ class AspertForJointExtraction(AspertPreTrainedModel):
             num_items_in_batch: two counts (spans, pairs) that the losses are divided by instead of this batch's own:
                 those of the effective batch over all processes and accumulation steps.
             output_contribution: return the attentional contribution degree.
-            return_dict: False returns a tuple.
+            return_dict: False returns a tuple. Default: the configuration's ``return_dict``.
 
         Raises:
-            ValueError: labels of one kind without the other, word_shapes missing where they are needed, or an encoder
-                that returns no attentions.
+            ValueError: labels of one kind without the other, pair_labels without pairs, word_shapes missing where they
+                are needed, or an encoder that returns no attentions or others than [B, H, n, n].
         """
         if (span_labels is None) != (pair_labels is None):
             raise ValueError("the loss needs both span_labels and pair_labels: give both or neither")
+        if pair_labels is not None and pairs is None:
+            raise ValueError("pair_labels [B, P, T_r] are those of pairs [B, P, 2]: give these too")
         if span_mask is None:
             span_mask = torch.ones_like(span_widths, dtype=torch.bool)
         span_mask = span_mask.bool()
@@ -368,7 +397,8 @@ class AspertForJointExtraction(AspertPreTrainedModel):
             pair_mask=pair_mask,
             contribution=contribution if output_contribution else None,
         )
-        return output if return_dict is not False else output.to_tuple()
+        return_dict = self.config.return_dict if return_dict is None else return_dict
+        return output if return_dict else output.to_tuple()
 
     def _encode(
         self,
@@ -390,6 +420,7 @@ class AspertForJointExtraction(AspertPreTrainedModel):
             inputs = {name: packing.pack(values) for name, values in inputs.items()}
             inputs["position_ids"] = packing.positions() + first_position(self.config.encoder_config)
             attention_mask = packing.mask(self.encoder.dtype)
+        rows, length = next(iter(inputs.values())).shape[:2]
         output = self.encoder(**inputs, attention_mask=attention_mask, output_attentions=wanted, return_dict=True)
         hidden = output.last_hidden_state
         if packing is not None:
@@ -397,11 +428,15 @@ class AspertForJointExtraction(AspertPreTrainedModel):
         if not wanted:
             return hidden, ()
         attentions = tuple(attention for attention in output.attentions or () if attention is not None)
-        expected = self.config.encoder_config.num_hidden_layers
-        if len(attentions) != expected:
+        config = self.config.encoder_config
+        shape = (rows, config.num_attention_heads, length, length)
+        wrong = next((attention for attention in attentions if attention.shape != shape), None)
+        if len(attentions) != config.num_hidden_layers or wrong is not None:
+            found = "" if wrong is None else f" of the shape {list(wrong.shape)}"
             raise ValueError(
-                f"the encoder ({self.config.encoder_config.model_type}) returned {len(attentions)} attention tensors, "
-                f"not {expected}: load it with attn_implementation='eager', or set attentional_contribution=False"
+                f"the encoder ({config.model_type}) returned {len(attentions)} attention tensors{found}, not "
+                f"{config.num_hidden_layers}{found and f' of {list(shape)}'}: load it with attn_implementation='eager', or "
+                "set attentional_contribution=False"
             )
         return hidden, attentions
 
@@ -413,12 +448,26 @@ class AspertForJointExtraction(AspertPreTrainedModel):
         config = self.config.encoder_config
         if (
             not self.training
+            # a graph would be compiled for each way of packing
+            or torch.compiler.is_compiling()
             or config.model_type not in PACKABLE
             or config._attn_implementation not in ("eager", "sdpa")
         ):
             return None
         packing = Packing(attention_mask.sum(-1).tolist(), attention_mask.shape[1], attention_mask.device)
         return packing if len(packing.rows) < len(attention_mask) else None
+
+    def _span_sizes(self) -> dict[str, int]:
+        """The columns of each of the `_span_parts`, under the same names. A subclass adds a feature of spans to both."""
+        config, hidden_size = self.config, self.config.encoder_config.hidden_size
+        sizes = {"pooled": hidden_size}
+        if config.span_boundaries:
+            sizes |= {"first": hidden_size, "last": hidden_size}
+        if config.attentional_contribution:
+            sizes["contribution"] = config.contribution_size
+        if config.width_embedding:
+            sizes["width"] = config.width_embedding_size
+        return sizes
 
     def _span_parts(
         self,
@@ -474,19 +523,18 @@ class AspertForJointExtraction(AspertPreTrainedModel):
     def _classify_pairs(
         self, table: Tensor, representation: Tensor, spans: Tensor, pairs: Tensor, pair_mask: Tensor
     ) -> Tensor:
-        """Relation logits [B, P, T_r]; only real pairs are computed, padding gets 0."""
+        """Relation logits [B, P, T_r], or [B, P, T_r + 1] with the none class; only real pairs are computed, padding
+        gets 0."""
         classifier = self.relation_classifier
-        outputs = max(classifier.first.out_features, 1)
-        if self.training or int(pair_mask.sum()) * outputs <= FEW_PAIR_VALUES:
-            batch_index, position = pair_mask.nonzero(as_tuple=True)
-            head, tail = pairs[batch_index, position].unbind(-1)
-            contexts = range_max(table, batch_index, *_between(spans[batch_index, head], spans[batch_index, tail]))
-            flat_logits = classifier(representation[batch_index, head], contexts, representation[batch_index, tail])
-            logits = table.new_zeros(*pair_mask.shape, flat_logits.shape[-1])
-            return logits.index_put((batch_index, position), flat_logits.to(table.dtype))
+        if self.training or int(pair_mask.sum()) * max(classifier.first_size, 1) <= FEW_PAIR_VALUES:
+            return self._classify_each(table, representation, spans, pairs, pair_mask)
+        batch_size, num_spans, size = representation.shape
+        if not is_plain(classifier.first):
+            step = max(1, CHUNK_PAIR_VALUES // (batch_size * max(sum(classifier.sizes), classifier.first_size)))
+            chunks = zip(pairs.split(step, dim=1), pair_mask.split(step, dim=1))
+            return torch.cat([self._classify_each(table, representation, spans, *chunk) for chunk in chunks], dim=1)
 
         # without dropout each entity is projected once, however many pairs it is in
-        batch_size, num_spans, size = representation.shape
         rows = torch.arange(batch_size, device=pairs.device).unsqueeze(1) * num_spans
         used = torch.zeros(batch_size * num_spans, dtype=torch.bool, device=pairs.device)
         for end in range(2):
@@ -506,6 +554,19 @@ class AspertForJointExtraction(AspertPreTrainedModel):
             hidden += self._project_contexts(table, batch_index, *between)
             logits[batch_index, position + start] = classifier.finish(hidden).to(logits.dtype)
         return logits
+
+    def _classify_each(
+        self, table: Tensor, representation: Tensor, spans: Tensor, pairs: Tensor, pair_mask: Tensor
+    ) -> Tensor:
+        """As `_classify_pairs`, each pair by itself."""
+        batch_index, position = pair_mask.nonzero(as_tuple=True)
+        head, tail = pairs[batch_index, position].unbind(-1)
+        contexts = range_max(table, batch_index, *_between(spans[batch_index, head], spans[batch_index, tail]))
+        flat_logits = self.relation_classifier(
+            representation[batch_index, head], contexts, representation[batch_index, tail]
+        )
+        logits = table.new_zeros(*pair_mask.shape, flat_logits.shape[-1])
+        return logits.index_put((batch_index, position), flat_logits.to(table.dtype))
 
     def _project_contexts(self, table: Tensor, batch_index: Tensor, starts: Tensor, ends: Tensor) -> Tensor:
         """What the contexts add to the relation classifier; equal contexts are pooled and projected once."""
@@ -531,13 +592,16 @@ class AspertForJointExtraction(AspertPreTrainedModel):
         num_spans, num_pairs = span_mask.sum(), pair_mask.sum()
         if num_items_in_batch is not None:
             num_spans, num_pairs = num_items_in_batch.to(span_logits.device).unbind()
-        # losses in fp32, also under autocast
-        span_loss = F.cross_entropy(span_logits[span_mask].float(), span_labels[span_mask], reduction="sum")
+        # losses in fp32, also under autocast; masked and not chosen, which would wait for the device
+        labels = span_labels.masked_fill(~span_mask, -100)
+        span_loss = F.cross_entropy(
+            span_logits.float().flatten(0, 1), labels.flatten(), ignore_index=-100, reduction="sum"
+        )
         targets = pair_labels.float()
         if self.config.relation_none_class:
             targets = torch.cat([targets, (targets == 0).all(-1, keepdim=True).float()], dim=-1)
         relation_loss = F.binary_cross_entropy_with_logits(
-            relation_logits[pair_mask].float(), targets[pair_mask], reduction="sum"
+            relation_logits.float(), targets, weight=pair_mask.unsqueeze(-1), reduction="sum"
         )
         outputs = max(relation_logits.shape[-1], 1)
         return span_loss / num_spans.clamp(min=1), relation_loss / (num_pairs.clamp(min=1) * outputs)
@@ -553,10 +617,10 @@ def pairs_of_entities(is_entity: Tensor) -> tuple[Tensor, Tensor]:
         ``pairs`` int32 [B, P, 2], indices into S, heads in ascending order, then tails; ``pair_mask`` bool [B, P].
     """
     counts = is_entity.sum(-1, keepdim=True)
-    num_pairs = counts * (counts - 1)
-    most_entities, most = (int(values.max()) if len(is_entity) else 0 for values in (counts, num_pairs))
+    most_entities = int(counts.max()) if len(is_entity) else 0
     # the entities of each sentence first, in order
     spans = torch.argsort(~is_entity, dim=-1, stable=True)[:, :most_entities].int()
+    most = most_entities * (most_entities - 1)
     position = torch.arange(most, dtype=torch.int32, device=is_entity.device).expand(len(is_entity), -1)
     partners = (counts - 1).clamp(min=1).int()
     pairs = torch.empty(*position.shape, 2, dtype=torch.int32, device=is_entity.device)
@@ -565,7 +629,7 @@ def pairs_of_entities(is_entity: Tensor) -> tuple[Tensor, Tensor]:
     tail += tail >= head
     for end, index in enumerate((head, tail)):
         pairs[..., end] = spans.gather(1, index.clamp_(max=max(most_entities - 1, 0)).long())
-    return pairs, position < num_pairs
+    return pairs, position < counts * (counts - 1)
 
 
 def _between(head: Tensor, tail: Tensor) -> tuple[Tensor, Tensor]:
@@ -605,21 +669,47 @@ def _check_loaded(
             f"{missing[0]} is missing (and so {len(missing)} in all): copy or download the whole model again"
         )
     for name, weights in model.named_parameters():
+        if type(weights) is not nn.Parameter or weights.dtype not in _FLOATS or weights.is_meta:
+            # quantised, or not here
+            continue
         # a sum costs less than a mask of all values, and one NaN makes it one
-        if not weights.is_meta and not weights.detach().sum().isfinite() and not weights.isfinite().all():
+        if not weights.detach().sum().isfinite() and not weights.isfinite().all():
             raise ValueError(
                 f"{name} has values that are NaN or infinite: the training failed, or the file is damaged"
             )
 
 
 def _attention_for(config: AspertConfig) -> str | None:
-    """The encoder's attention implementation; refuses one that returns no attentions where they are needed."""
+    """The encoder's attention implementation: "eager", with a warning where another is asked for, if attentions are
+    needed, which no other returns."""
     requested = getattr(config.encoder_config, "_attn_implementation", None)
-    return "eager" if config.attentional_contribution else requested
+    if not config.attentional_contribution:
+        return requested
+    if requested not in (None, "eager"):
+        logger.warning(
+            "attn_implementation = %r returns no attentions, which attentional_contribution = True needs: 'eager' is used",
+            requested,
+        )
+    return "eager"
 
 
-def _prepare(encoder: PreTrainedModel) -> None:
-    """Drop the pooling layer, which ASpERT does not use and which would train without a gradient; be fast on a CPU."""
+def _prepare(encoder: PreTrainedModel, config: AspertConfig) -> None:
+    """Drop the pooling layer, which ASpERT does not use and which would train without a gradient; be fast on a CPU; know
+    what not to split."""
     if getattr(encoder, "pooler", None) is not None:
-        encoder.pooler = None
+        # not None: some encoders call it unasked
+        encoder.pooler = nn.Identity()
     pack_linears(encoder)
+    encoder._no_split_modules = _whole_classes(encoder, config)
+
+
+def _whole_classes(encoder: PreTrainedModel, config: AspertConfig) -> set[str]:
+    """The classes of an encoder's parts that stay whole where it is spread over devices (FSDP, a device map): those that
+    it names, or else its repeated layers."""
+    parts = list(encoder.modules())
+    whole = {type(part).__name__ for part in parts} & set(encoder._no_split_modules or ())
+    if config.word_shapes:
+        # the model asks the input embeddings itself, past the part that they are in
+        table = encoder.get_input_embeddings()
+        whole -= {type(part).__name__ for part in parts if table in part.modules()}
+    return whole or {type(layer).__name__ for part in parts if isinstance(part, nn.ModuleList) for layer in part}

@@ -35,6 +35,7 @@ from .configuration_aspert import AspertConfig
 from .files import whole_files
 from .modeling_aspert import AspertForJointExtraction, _between
 from .onnx_model import RELATIONS_FILE, SPANS_FILE, require
+from .packed_linear import is_plain
 from .processing_aspert import AspertProcessor
 from .span_pooling import range_max, range_max_table
 
@@ -244,7 +245,7 @@ class _Spans(nn.Module):
         self.model, self.longest = model, longest
         classifier = model.span_classifier.input
         hidden_size = model.config.encoder_config.hidden_size
-        self.span, self.sentence = _split(classifier, [classifier.in_features - hidden_size, hidden_size], bias_of=1)
+        self.span, self.sentence = _split(classifier, [classifier.in_features - hidden_size, hidden_size])
 
     def forward(
         self,
@@ -283,7 +284,7 @@ class _Relations(nn.Module):
     def __init__(self, model: AspertForJointExtraction) -> None:
         super().__init__()
         self.classifier = model.relation_classifier
-        self.head, self.context, self.tail = _split(self.classifier.first, self.classifier.sizes, bias_of=1)
+        self.head, self.context, self.tail = _split(self.classifier.first, self.classifier.sizes)
 
     def forward(
         self, table: Tensor, entities: Tensor, entity_rows: Tensor, entity_spans: Tensor, pairs: Tensor
@@ -294,13 +295,19 @@ class _Relations(nn.Module):
         return self.classifier.finish(self.head(entities)[head] + contexts + self.tail(entities)[tail])
 
 
-def _split(layer: nn.Linear, sizes: list[int], bias_of: int) -> list[nn.Linear]:
-    """One layer for each part of the input: weights that are constants of the graph, so that they can be quantised."""
+def _split(layer: nn.Linear, sizes: list[int]) -> list[nn.Linear]:
+    """One layer for each part of the input, the bias with the second: weights that are constants of the graph, so that
+    they can be quantised."""
+    if not is_plain(layer):
+        raise ValueError(
+            "a classifier has an adapter, a hook or weights that are quantised, which an export leaves out: merge or "
+            "remove it first"
+        )
     layers = []
     for number, weight in enumerate(layer.weight.detach().split(sizes, dim=1)):
-        part = nn.Linear(weight.shape[1], weight.shape[0], bias=number == bias_of)
+        part = nn.Linear(weight.shape[1], weight.shape[0], bias=number == 1)
         part.weight.data = weight.contiguous()
-        if number == bias_of:
+        if number == 1:
             part.bias.data = layer.bias.detach()
         layers.append(part)
     return layers

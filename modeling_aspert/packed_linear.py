@@ -103,7 +103,7 @@ class PackedWeights:
         weights, biases = ([given.get(name, _ELSEWHERE) for given in parameters] for name in ("weight", "bias"))
         biases = [bias for bias in biases if bias is not None]
         sources = weights + biases
-        if not all(map(_is_plain, sources)):
+        if not all(map(_can_be_packed, sources)):
             return None
         stamps = [(source.data_ptr(), source._version) for source in sources]
         # of what is written into `.data` nobody is told
@@ -124,7 +124,7 @@ class PackedWeights:
         self.__init__(state["layers"])
 
 
-def _is_plain(source: Any) -> bool:
+def _can_be_packed(source: Any) -> bool:
     """Whether a weight can be packed. Of one made in inference mode no one could tell whether it was changed."""
     plain = type(source) is nn.Parameter and source.dtype is torch.float32 and source.is_cpu
     return plain and not source.is_inference()
@@ -132,6 +132,23 @@ def _is_plain(source: Any) -> bool:
 
 def _joined(parts: list[Tensor]) -> Tensor:
     return torch.cat(parts) if len(parts) > 1 else parts[0].detach()
+
+
+def is_plain(layer: nn.Module) -> bool:
+    """Whether a layer is nothing but the product with its own weights, so that these may be used without it: no adapter,
+    hook or offloading, and not quantised, pruned or parametrized."""
+    # the mappings take a fraction of the time of a module's attributes
+    own = layer.__dict__
+    parameters = own["_parameters"]
+    return (
+        type(layer) is nn.Linear
+        and type(parameters.get("weight")) is nn.Parameter
+        and "bias" in parameters
+        and not own["_forward_pre_hooks"]
+        and not own["_forward_hooks"]
+        # accelerate's, which brings the weights
+        and "_hf_hook" not in own
+    )
 
 
 class PackedForward:
@@ -148,13 +165,9 @@ class PackedForward:
         self.layer, self.weights, self.position = layer, weights, position
 
     def __call__(self, values: Tensor) -> Tensor:
-        # the mapping takes a fraction of the time of a module's attributes
-        parameters = self.layer._parameters
-        weight, bias = parameters.get("weight"), parameters.get("bias")
-        plain = type(weight) is nn.Parameter and "bias" in parameters
-        if not plain or torch.compiler.is_compiling():
-            # pruned, parametrized or quantised
+        if not is_plain(self.layer) or torch.compiler.is_compiling():
             return F.linear(values, self.layer.weight, self.layer.bias)
+        weight, bias = self.layer._parameters["weight"], self.layer._parameters["bias"]
         if torch.is_grad_enabled() or not values.is_cpu or values.dtype is not torch.float32:
             # fused optimizers do not count their changes, and elsewhere packed weights are of no use
             self.weights.forget()

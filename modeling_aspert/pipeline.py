@@ -44,6 +44,8 @@ class JointExtractionPipeline(Pipeline):
         self, inputs: Any, **options: Any
     ) -> dict[str, Any] | list[dict[str, Any]] | Iterator[dict[str, Any]]:
         split = options.pop("is_split_into_words", self._preprocess_params.get("is_split_into_words", False))
+        if not isinstance(split, bool):
+            raise TypeError(f"is_split_into_words = {split!r} is not valid: it must be True or False")
         extractor = self._extractor(**options)
         if _is_single(inputs, split):
             return next(extractor.extract([_as_input(inputs, split)]))
@@ -98,6 +100,11 @@ def _check_names(options: Iterable[str]) -> None:
 
 
 def _is_single(inputs: Any, is_split_into_words: bool) -> bool:
+    if hasattr(inputs, "columns") and hasattr(inputs, "iloc"):
+        # a loop over it would be one over its names
+        raise TypeError(
+            f"a {type(inputs).__name__} is no list of texts: give one column, such as extract(table['text'])"
+        )
     if isinstance(inputs, (str, bytes, Mapping)):
         return True
     if is_split_into_words and isinstance(inputs, (list, tuple)):

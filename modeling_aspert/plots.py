@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from .files import atomic_path
 from .scoring import VIEWS
+
+logger = logging.getLogger(__name__)
 
 # Told apart with colour-vision deficiencies, and at least 3:1 against white; series also differ in line and marker.
 _COLOURS = ("#009aaa", "#cc761c", "#6961d8", "#d8087a", "#0a4d40", "#817840", "#442277", "#513501")
@@ -103,6 +106,19 @@ def plot_per_type(scores: Mapping[str, Any], path: str | os.PathLike) -> Path:
         handles, labels = axes[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper right", ncols=3, fontsize=9)
     return Path(path)
+
+
+def drawn(plot: Callable[[Any, Path], Any], source: Any, path: Path) -> bool:
+    """Whether ``plot(source, path)`` made its picture: not without matplotlib, which a warning says, nor where there is
+    nothing to show."""
+    try:
+        plot(source, path)
+    except ImportError as error:
+        logger.warning("%s is left out: %s", path.name, error)
+        return False
+    except ValueError:
+        return False
+    return True
 
 
 @contextmanager

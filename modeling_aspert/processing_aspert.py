@@ -8,23 +8,27 @@ from __future__ import annotations
 import functools
 import logging
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tokenizers import pre_tokenizers
+from tokenizers import Tokenizer, pre_tokenizers
+from tokenizers.normalizers import Normalizer
 from transformers import AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase, ProcessorMixin
+from transformers.models.auto.tokenization_auto import get_tokenizer_config
 
 from .configuration_aspert import WORD_SHAPES, first_position, pretrained_encoder_config
-from .model_files import check_processor, one_line, read_object, take_place
+from .model_files import check_processor, find_file, local_file, naming, read_object, take_place
 
 logger = logging.getLogger(__name__)
 
 _SHAPE_INDEX = {name: index for index, name in enumerate(WORD_SHAPES)}
 # transformers marks "no limit known" with a huge number
 _NO_LIMIT = 10**9
+# pieces that stand for no text: [CLS], [unused7], <s>
+_MARK = re.compile(r"\[.*\]|<.*>")
 
 
 @dataclass(slots=True)
@@ -119,31 +123,32 @@ class AspertProcessor(ProcessorMixin):
         return super().from_pretrained(pretrained_model_name_or_path, *args, **_without_code(kwargs))
 
     @classmethod
-    def from_encoder_pretrained(cls, name_or_path: str | os.PathLike[str], **kwargs: Any) -> AspertProcessor:
+    def from_encoder_pretrained(
+        cls, name_or_path: str | os.PathLike[str], *, lowercase: bool | None = None, **kwargs: Any
+    ) -> AspertProcessor:
         """The processor of a pre-trained encoder: its tokenizer and its longest input. Code beside it is never run.
 
         Args:
+            lowercase: whether text is lower-cased. None: as the encoder's files say; where they say nothing, as its
+                tokenizer does by default, but never where its vocabulary is cased.
             kwargs: of the processor; and where the encoder lies, as for every `from_pretrained`: ``revision``, ``token``,
                 ``cache_dir``, ...
 
         Raises:
             OSError: no such encoder.
-            ValueError: its tokenizer cannot be read, has no fast version or no vocabulary, or does not fit it.
+            ValueError: its tokenizer cannot be read, has no fast version or no vocabulary, leaves no choice of
+                ``lowercase``, or does not fit it.
         """
         place = take_place(kwargs)
         config = pretrained_encoder_config(name_or_path, **place)
         for name in ("tokenizer.json", "tokenizer_config.json"):
-            if (Path(name_or_path) / name).is_file():
-                read_object(Path(name_or_path) / name)
+            if (file := local_file(name_or_path, name, place)).is_file():
+                read_object(file)
         # the table's size, not the tokenizer's limit: sentence-transformers checkpoints store a shorter training length
         kwargs.setdefault("max_tokens", longest_input(config))
-        try:
-            processor = cls(AutoTokenizer.from_pretrained(name_or_path, **_without_code(place)), **kwargs)
+        with naming(name_or_path, ": the tokenizer"):
+            processor = cls(_load_tokenizer(name_or_path, lowercase, place), **kwargs)
             processor.fit_to(config)
-        except OSError:
-            raise
-        except Exception as error:  # tokenizers has no class of its own for what goes wrong
-            raise ValueError(one_line(error, name_or_path, ": the tokenizer")) from error
         return processor
 
     @classmethod
@@ -215,10 +220,7 @@ class AspertProcessor(ProcessorMixin):
 
         A single word that is longer than ``max_tokens`` by itself is cut to it, with a warning that counts.
         """
-        if (word_start, word_end) == (0, sentence.num_words):
-            offsets = sentence.word_offsets
-        else:
-            offsets = sentence.word_offsets[word_start : word_end + 1]
+        offsets = sentence.word_offsets[word_start : word_end + 1]
         ids, shapes = (values[offsets[0] : offsets[-1]] for values in (sentence.input_ids, sentence.word_shapes))
         room = len(ids) if self.max_tokens is None else self.max_tokens - self.num_special_tokens
         if len(ids) > room:
@@ -261,6 +263,11 @@ class AspertProcessor(ProcessorMixin):
         return EncodedSentence(input_ids, word_offsets + inside.start, special_tokens_mask, word_shapes)
 
 
+def lowercases(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether a fast tokenizer lower-cases text."""
+    return _lowercases(tokenizer.backend_tokenizer.normalizer)
+
+
 def longest_input(config: PretrainedConfig) -> int | None:
     """The longest input of an encoder in sub-words, special tokens included; None where it names none."""
     positions = getattr(config, "max_position_embeddings", None)
@@ -279,6 +286,48 @@ def _without_code(arguments: dict[str, Any]) -> dict[str, Any]:
     """Arguments of a `from_pretrained` with a refusal of code where nothing was said about it: transformers would ask
     on the terminal, and the answer may be text to extract from."""
     return {**arguments, "trust_remote_code": bool(arguments.get("trust_remote_code"))}
+
+
+def _load_tokenizer(
+    name_or_path: str | os.PathLike[str], lowercase: bool | None, place: dict[str, Any]
+) -> PreTrainedTokenizerBase:
+    """An encoder's tokenizer, see :meth:`AspertProcessor.from_encoder_pretrained`."""
+    load = functools.partial(AutoTokenizer.from_pretrained, name_or_path, **_without_code(place))
+    tokenizer = load() if lowercase is None else load(do_lower_case=lowercase)
+    if not getattr(tokenizer, "is_fast", False):
+        # the processor says what is wrong
+        return tokenizer
+    if lowercase is not None and lowercases(tokenizer) != lowercase:
+        raise ValueError(
+            f"lowercase = {lowercase} is not valid: {type(tokenizer).__name__} leaves no choice, leave lowercase out"
+        )
+    if lowercase is None and lowercases(tokenizer) and _is_cased(tokenizer):
+        if not _is_lowercase_stated(name_or_path, place):
+            logger.warning(
+                "%s: a cased vocabulary, and no file says that text is lower-cased: it is not (lowercase=True would)",
+                name_or_path,
+            )
+            return load(do_lower_case=False)
+    return tokenizer
+
+
+def _lowercases(normalizer: Normalizer | None) -> bool:
+    return normalizer is not None and "a" in normalizer.normalize_str("A")
+
+
+def _is_cased(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether more than one piece in a hundred has upper-case letters, which no lower-cased text has."""
+    vocabulary = tokenizer.backend_tokenizer.get_vocab(with_added_tokens=False)
+    pieces = [piece for piece in vocabulary if not _MARK.fullmatch(piece)]
+    return sum(piece != piece.lower() for piece in pieces) > len(pieces) / 100
+
+
+def _is_lowercase_stated(name_or_path: str | os.PathLike[str], place: dict[str, Any]) -> bool:
+    """Whether a file of an encoder says that its tokenizer lower-cases: tokenizer_config.json, else tokenizer.json."""
+    stated = get_tokenizer_config(name_or_path, **place).get("do_lower_case")
+    if stated is None and (file := find_file(name_or_path, "tokenizer.json", place)):
+        stated = _lowercases(Tokenizer.from_file(file).normalizer)
+    return bool(stated)
 
 
 @functools.lru_cache(maxsize=1024)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import logging
 from collections.abc import Mapping, Sequence
@@ -12,7 +11,7 @@ from typing import Any
 from .configuration_aspert import AspertConfig
 from .error_analysis import error_analysis
 from .files import write_text
-from .plots import plot_per_type
+from .plots import drawn, plot_per_type
 
 logger = logging.getLogger(__name__)
 
@@ -61,12 +60,4 @@ def write_evaluation(
             found,
             gold,
         )
-    if _can_plot():
-        plot_per_type(scores, folder / f"per_type_{split}.png")
-
-
-def _can_plot() -> bool:
-    if importlib.util.find_spec("matplotlib") is None:
-        logger.warning("no pictures were drawn, since matplotlib is not installed: pip install 'aspert[plots]'")
-        return False
-    return True
+    drawn(plot_per_type, scores, folder / f"per_type_{split}.png")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +11,7 @@ from data_scripts.reading import json_type, read_json
 
 from .configuration_aspert import AspertConfig
 from .documents import split_words
-from .model_files import one_line
+from .model_files import naming, read_config
 from .modeling_aspert import AspertForJointExtraction
 from .processing_aspert import AspertProcessor
 
@@ -30,7 +28,7 @@ def load_saved(
     """
     config = load_config(name_or_path, revision)
     place = {"revision": revision} if revision else {}
-    with _naming(name_or_path, ": the weights"):
+    with naming(name_or_path, ": the weights"):
         model = AspertForJointExtraction.from_pretrained(name_or_path, dtype=dtype, **place)
     return model, load_processor(name_or_path, config, revision)
 
@@ -41,7 +39,7 @@ def load_processor(name_or_path: str, config: AspertConfig, revision: str | None
     if folder.is_dir():
         for name in ("processor_config.json", "tokenizer.json", "tokenizer_config.json"):
             _read_object(folder / name)
-    with _naming(name_or_path, ": the processor"):
+    with naming(name_or_path, ": the processor"):
         try:
             processor = AspertProcessor.from_pretrained(name_or_path, **({"revision": revision} if revision else {}))
         except ValueError as error:
@@ -68,8 +66,19 @@ def load_config(name_or_path: str, revision: str | None = None) -> AspertConfig:
             f"{file}: model_type = {fields.get('model_type')!r}, not {AspertConfig.model_type!r}: this is no model of "
             f"this library; `python train.py --encoder {name_or_path}` makes one of an encoder"
         )
-    with _naming(str(file)):
+    with naming(str(file)):
         return AspertConfig.from_dict(fields)
+
+
+def is_trained(name_or_path: str) -> bool:
+    """Whether a folder or Hub name is a model of this library, not an encoder.
+
+    Raises:
+        OSError: no such folder or Hub name.
+        ValueError: its config.json cannot be read.
+    """
+    refuse_missing_folder(name_or_path)
+    return read_config(name_or_path).get("model_type") == AspertConfig.model_type
 
 
 def refuse_missing_folder(name_or_path: str) -> None:
@@ -85,12 +94,3 @@ def _read_object(file: Path) -> dict[str, Any]:
     if not isinstance(fields, dict):
         raise ValueError(f"{file}: {json_type(fields)}, not an object: save the model again")
     return fields
-
-
-@contextmanager
-def _naming(name_or_path: str, part: str = "") -> Iterator[None]:
-    """Errors of what is read begin with its name, on one line."""
-    try:
-        yield
-    except (ValueError, TypeError, KeyError, AttributeError, RuntimeError) as error:
-        raise ValueError(one_line(error, name_or_path, part)) from error

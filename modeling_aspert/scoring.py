@@ -125,11 +125,15 @@ def _items(record: Mapping[str, Any], symmetric: frozenset[str], where: str) -> 
     """The record's items in the three views: sets of tuples whose first element is the type."""
     entities = []
     strict, boundaries = set(), set()
+    place = "the record"
     try:
-        for number, entity in enumerate(record["entities"]):
+        given_entities, given_relations = record["entities"], record["relations"]
+        place = "entities"
+        for number, entity in enumerate(given_entities):
             place = f"entity {number}"
             entities.append((_name(entity["type"]), index(entity["start"]), index(entity["end"])))
-        for number, relation in enumerate(record["relations"]):
+        place = "relations"
+        for number, relation in enumerate(given_relations):
             place = f"relation {number}"
             name, head, tail = _name(relation["type"]), index(relation["head"]), index(relation["tail"])
             if not (0 <= head < len(entities) and 0 <= tail < len(entities)):
@@ -140,8 +144,6 @@ def _items(record: Mapping[str, Any], symmetric: frozenset[str], where: str) -> 
             strict.add((name, *first, *second))
             boundaries.add((name, *first[1:], *second[1:]))
     except KeyError as error:
-        if error.args[0] in ("entities", "relations"):
-            place = "the record"
         raise ValueError(f"{where}: {place} has no {error}; give records in the SpERT format.") from None
     except (TypeError, ValueError) as error:
         raise ValueError(f"{where}: {place} cannot be read ({error}); give records in the SpERT format.") from None

@@ -24,6 +24,7 @@ class Packing:
         device: of the batch.
 
     Attributes:
+        rows: R lists of the sentences in each row, in their order.
         row: [B, 1], the row of each sentence.
         starts: [B, 1], where it begins there.
     """
@@ -42,7 +43,6 @@ class Packing:
             self.rows[row].append(sentence)
             room[row] -= lengths[sentence]
             self._ends[sentence] = self.row_length - room[row]
-        self._lengths = list(lengths)
 
         owner = torch.full((len(room), self.row_length), -1)
         source = torch.zeros_like(owner)

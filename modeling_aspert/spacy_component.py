@@ -152,7 +152,8 @@ def create_component(
 
     Raises:
         OSError: no such model; of a path, FileNotFoundError with the folder's name.
-        ValueError: a setting out of range, a file of the model that is not what it should be, or ``doc._.relations`` belongs to another library.
+        ValueError: a setting out of range, a file of the model that is not what it should be, or ``doc._.relations``
+            belongs to another library.
     """
     options = ExtractionOptions(
         relation_threshold=relation_threshold,

@@ -12,6 +12,7 @@ import csv
 import gzip
 import itertools
 import json
+import logging
 import os
 import sys
 import textwrap
@@ -24,6 +25,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
+from data_scripts.reading import json_type
+
 from .record_writer import Output, Record, json_line, output_target
 
 # A record is held in memory, and a file without line breaks is one line.
@@ -34,6 +37,7 @@ MAX_LIST_BYTES = 512 * 2**20
 _SUFFIXES = {
     ".txt": "text",
     ".jsonl": "jsonl",
+    ".jsonlines": "jsonl",
     ".ndjson": "jsonl",
     ".json": "json",
     ".csv": "csv",
@@ -41,6 +45,8 @@ _SUFFIXES = {
     ".parquet": "parquet",
 }
 INPUT_FORMATS = ("text", "jsonl", "json", "csv", "tsv", "parquet")
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -88,7 +94,7 @@ def read_inputs(
         raise InputError(f"unknown input format {format!r}: choose one of {', '.join(INPUT_FORMATS)}")
     for path in paths:
         if str(path) != "-" and not os.path.exists(path):
-            raise InputError(f"{path}: no such file or folder")
+            raise InputError(f"{path}: no such file or folder (a text itself is given with --text)")
     return _read_paths([str(path) for path in paths], column, format)
 
 
@@ -114,6 +120,7 @@ def _read_path(path: str, column: str | None, format: str | None) -> Iterator[_R
             raise InputError(f"{path} is a folder: as input it holds .txt files, not {format}")
         yield from _read_folder(path)
         return
+    guessed = format is None
     format = format or _SUFFIXES.get(Path(path.removesuffix(".gz")).suffix.lower(), "text")
     if format == "parquet":
         yield from _read_parquet(path, column)
@@ -125,6 +132,9 @@ def _read_path(path: str, column: str | None, format: str | None) -> Iterator[_R
             yield from _read_jsonl(file, path, column)
         elif format == "text":
             for number, line in _lines(file, path):
+                if guessed and line.strip():
+                    _check_no_json(line, column, path)
+                    guessed = False
                 yield None, line.removesuffix("\n").removesuffix("\r"), None, path, number
         else:
             yield from _read_csv(file, path, column, delimiter="\t" if format == "tsv" else ",")
@@ -159,6 +169,16 @@ def _lines(file: IO[bytes], path: str) -> Iterator[tuple[int, str]]:
         yield number, _decode(line, path, number)
 
 
+def _check_no_json(line: str, column: str | None, path: str) -> None:
+    """Raise InputError for a line that is a record of JSON lines: taken for a text, its id and offsets would be wrong."""
+    try:
+        value = json.loads(line) if line.lstrip().startswith("{") else None
+    except ValueError:
+        return
+    if isinstance(value, dict) and not value.keys().isdisjoint((column or "text", "tokens")):
+        raise InputError(f"{path}: looks like JSON lines: say --input-format jsonl, or text where it is one")
+
+
 def _decode(data: bytes, path: str, line: int) -> str:
     """The UTF-8 text of a record that begins on line `line`."""
     if len(data) > MAX_RECORD_BYTES:
@@ -179,16 +199,32 @@ def input_files(paths: Iterable[str | os.PathLike]) -> Iterator[str]:
     """The files that `read_inputs` reads: of a folder the texts, by name; "-" is standard input."""
     for path in map(str, paths):
         if path != "-" and os.path.isdir(path):
-            names = (name for name in os.listdir(path) if name.lower().removesuffix(".gz").endswith(".txt"))
-            yield from (os.path.join(path, name) for name in sorted(names))
+            yield from (os.path.join(path, name) for name in _folder(path)[0])
         else:
             yield path
+
+
+def _folder(path: str) -> tuple[list[str], list[str]]:
+    """The names of a folder's texts, and of what else is in it; hidden files are neither."""
+    texts, others = [], []
+    for name in sorted(name for name in os.listdir(path) if not name.startswith(".")):
+        is_text = name.lower().removesuffix(".gz").endswith(".txt") and not os.path.isdir(os.path.join(path, name))
+        (texts if is_text else others).append(name)
+    return texts, others
 
 
 def _read_folder(path: str) -> Iterator[_Row]:
     sources = list(input_files([path]))
     if not sources:
         raise InputError(f"{path}: the folder holds no .txt file")
+    others = _folder(path)[1]
+    if others:
+        logger.warning(
+            "%s: left out %d files or folders that are no .txt files, such as %r: name them too",
+            path,
+            len(others),
+            others[0],
+        )
     for source in sources:
         name = os.path.basename(source)
         with _open(source) as file:
@@ -219,7 +255,7 @@ def _read_json(file: IO[bytes], path: str, column: str | None) -> Iterator[_Row]
     values = _parse(text, path)
     del text
     if not isinstance(values, list):
-        raise InputError(f"{path}: expected a list of records, found {_json_type(values)}; name JSON lines *.jsonl")
+        raise InputError(f"{path}: expected a list of records, found {json_type(values)}; name JSON lines *.jsonl")
     for number, value in enumerate(values):
         yield *_fields(value, column, f"{path}, record {number}"), path, number
 
@@ -243,31 +279,26 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _fields(value: Any, column: str | None, where: str) -> tuple[str | int | None, str | None, list[str] | None]:
     """Id, text and tokens of a JSON object."""
     if not isinstance(value, dict):
-        raise InputError(f'{where}: expected an object such as {{"text": "..."}}, found {_json_type(value)}')
+        raise InputError(f'{where}: expected an object such as {{"text": "..."}}, found {json_type(value)}')
     if isinstance(value, _Repeated):
         raise InputError(f"{where}: the key {value.most_common(1)[0][0]!r} is given more than once, keep one of them")
     own_id = value.get("id", value.get("orig_id"))
     if own_id is not None and type(own_id) not in (str, int):
-        raise InputError(f"{where}: the id is {_json_type(own_id)}, give a string or an integer")
+        raise InputError(f"{where}: the id is {json_type(own_id)}, give a string or an integer")
     name = column or "text"
     if name in value:
         if not isinstance(value[name], str):
-            raise InputError(f"{where}: {name!r} is {_json_type(value[name])}, give a string")
+            raise InputError(f"{where}: {name!r} is {json_type(value[name])}, give a string")
         return own_id, value[name], None
     if column is not None or "tokens" not in value:
         raise InputError(f"{where}: no field {name!r}, only {_listed(value)}")
     tokens = value["tokens"]
     if not isinstance(tokens, list):
-        raise InputError(f"{where}: 'tokens' is {_json_type(tokens)}, give a list of words")
+        raise InputError(f"{where}: 'tokens' is {json_type(tokens)}, give a list of words")
     for index, token in enumerate(tokens):
         if not isinstance(token, str) or not token:
             raise InputError(f"{where}: tokens[{index}] is {json.dumps(token)}, give a word")
     return own_id, None, tokens
-
-
-def _json_type(value: Any) -> str:
-    names = {dict: "an object", list: "a list", str: "a string", bool: "a boolean", type(None): "null"}
-    return next((name for kind, name in names.items() if isinstance(value, kind)), "a number")
 
 
 def _listed(names: Iterable[str]) -> str:
@@ -312,6 +343,12 @@ def _read_csv(file: IO[bytes], path: str, column: str | None, delimiter: str) ->
             names = row
             _check_delimiter(names, column, path, delimiter)
             text_at = names.index(_text_column(names, column, path))
+            if len(names) == 1 and names[0] not in (column, "text"):
+                logger.warning(
+                    "%s: %r is taken for the name of the column; a file without one is read with --input-format text",
+                    path,
+                    names[0],
+                )
             id_at = names.index("id") if "id" in names and names[text_at] != "id" else None
         elif len(row) != len(names):
             raise InputError(f"{path}, line {line}: {len(row)} fields, but the header has {len(names)}")

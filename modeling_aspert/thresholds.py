@@ -16,16 +16,16 @@ _RELATION_THRESHOLDS = (0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6)
 _ENTITY_THRESHOLDS = (0.0, 0.3, 0.4, 0.5, 0.6, 0.7)
 
 
-def check(config: AspertConfig, metric: str) -> None:
+def check_learnable(config: AspertConfig, metric: str) -> None:
     """Raise ValueError for a metric that there is not, or a model with a none class of relations, whose veto is no
     threshold."""
     if config.relation_none_class:
-        raise ValueError("thresholds cannot be learnt where relation_none_class is true: its veto depends on them")
+        raise ValueError("learn_thresholds does not go with relation_none_class = true, whose veto depends on them")
     if metric not in SCORE_NAMES:
         raise ValueError(f"metric = {metric!r} is not valid: choose one of {', '.join(SCORE_NAMES)}")
 
 
-def loose(config: AspertConfig) -> dict[str, Any]:
+def loosest_fields(config: AspertConfig) -> dict[str, Any]:
     """What the configuration must say while predictions are made, so that all choices can be told from them."""
     lowest = min(config.relation_threshold, *_RELATION_THRESHOLDS)
     return {"relation_threshold": lowest, "entity_threshold": 0.0, "entity_overlap": "allow"}
@@ -41,7 +41,7 @@ def learn_thresholds(
     of equals those it says now, then the lowest thresholds.
 
     Args:
-        predictions: records with scores, predicted with the fields of :func:`loose`.
+        predictions: records with scores, predicted with the fields of :func:`loosest_fields`.
         references: the gold records, in the same order.
         config: the model's, as it was before.
         metric: a score of `compute_scores`, such as "re_strict_macro_f1".
@@ -49,9 +49,9 @@ def learn_thresholds(
     Returns:
         ``relation_threshold``, ``entity_threshold`` and ``entity_overlap``.
 
-    Raises as :func:`check`.
+    Raises as :func:`check_learnable`.
     """
-    check(config, metric)
+    check_learnable(config, metric)
     predicted = _joined(predictions, config)
 
     def score(relation_threshold: float, entity_threshold: float, entity_overlap: str) -> float:
@@ -62,12 +62,17 @@ def learn_thresholds(
         records = join_records(references, kept.per_sentence(len(references)), config)
         return compute_scores(records, references, symmetric_relations=config.symmetric_relations)[metric]
 
-    best = (config.relation_threshold, config.entity_threshold, config.entity_overlap)
-    best_score = score(*best)
+    best = {
+        "relation_threshold": config.relation_threshold,
+        "entity_threshold": config.entity_threshold,
+        "entity_overlap": config.entity_overlap,
+    }
+    best_score = score(**best)
     for overlap, entity, relation in itertools.product(ENTITY_OVERLAPS, _ENTITY_THRESHOLDS, _RELATION_THRESHOLDS):
-        if (found := score(relation, entity, overlap)) > best_score:
-            best, best_score = (relation, entity, overlap), found
-    return dict(zip(loose(config), best))
+        fields = {"relation_threshold": relation, "entity_threshold": entity, "entity_overlap": overlap}
+        if (found := score(**fields)) > best_score:
+            best, best_score = fields, found
+    return best
 
 
 def _joined(records: Sequence[Mapping[str, Any]], config: AspertConfig) -> Predictions:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -33,13 +33,28 @@ from .modeling_aspert import AspertForJointExtraction, AspertOutput
 from .optimization import UncorrectedAdamW
 from .processing_aspert import AspertProcessor
 from .scoring import SCORE_NAMES, compute_scores
-from .thresholds import learn_thresholds, loose
+from .thresholds import check_learnable, learn_thresholds, loosest_fields
 
 logger = logging.getLogger(__name__)
 
 # columns of what prediction_step returns
 _FIELDS = 4
-_LEAST = {"negative_entity_count": 0, "negative_relation_count": 0, "early_stopping_patience": 1}
+# Relations of a sentence that an evaluation takes at most. Trained models are far below; an untrained one may relate
+# everything.
+MAX_SENTENCE_RELATIONS = 1000
+_LEAST = {
+    "negative_entity_count": 0,
+    "negative_relation_count": 0,
+    "early_stopping_patience": 1,
+    "head_learning_rate": 0.0,
+}
+# what the Trainer offers and this one cannot do: the only value, and why
+_FIXED = {
+    "eval_do_concat_batches": (True, "scores are of a whole split"),
+    "batch_eval_metrics": (False, "scores are of a whole split"),
+    "label_smoothing_factor": (0.0, "the losses of Eq. 10 know no smoothing"),
+    "hub_strategy": ("end", "checkpoints are not pushed, since the Trainer would publish the whole output folder"),
+}
 
 
 @dataclass
@@ -89,6 +104,11 @@ class AspertTrainingArguments(TrainingArguments):
     restore_callback_states_from_checkpoint: bool = field(
         default=True, metadata={"help": "Resume with the patience of early stopping that was left."}
     )
+    hub_strategy: str = field(default="end", metadata={"help": "end: push_to_hub pushes the final model."})
+    # every weight has a gradient in every batch
+    ddp_find_unused_parameters: bool | None = field(
+        default=False, metadata={"help": "True for an encoder with weights that a batch may leave without a gradient."}
+    )
     report_to: list[str] = field(
         default_factory=lambda: ["none"], metadata={"help": "tensorboard, wandb, trackio, ... or none."}
     )
@@ -98,6 +118,9 @@ class AspertTrainingArguments(TrainingArguments):
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ValueError(f"{name} = {value} is not valid: it must be >= {least}")
+        for name, (only, reason) in _FIXED.items():
+            if getattr(self, name) != only:
+                raise ValueError(f"{name} = {getattr(self, name)} is not valid: {reason}; leave it out")
         metric = self.metric_for_best_model
         if metric is not None and metric.removeprefix("eval_") not in SCORE_NAMES:
             raise ValueError(
@@ -139,28 +162,41 @@ class AspertTrainer(Trainer):
 
     After an evaluation, ``scores`` holds the result of :func:`compute_scores`, the table by type included, and
     ``predicted_records`` the predictions in the order of the data.
+
+    Args:
+        model: what is trained, or None with ``model_init``.
+        args: default: all defaults.
+        processing_class: the model's processor.
+        train_dataset, eval_dataset: encoded for the model's configuration.
+        callbacks: further ones.
+        model_init: makes the model anew for each training, as for ``hyperparameter_search``; of no argument, or the trial.
+        kwargs: as the Trainer's.
+
+    Raises:
+        ValueError: no processor, or reentrant gradient checkpointing, through which the attentional contribution does
+            not train.
     """
 
     args: AspertTrainingArguments
 
     def __init__(
         self,
-        model: AspertForJointExtraction,
-        args: AspertTrainingArguments,
-        processing_class: AspertProcessor,
+        model: AspertForJointExtraction | None = None,
+        args: AspertTrainingArguments | None = None,
+        processing_class: AspertProcessor | None = None,
         train_dataset: JointExtractionDataset | None = None,
         eval_dataset: JointExtractionDataset | None = None,
         callbacks: Sequence[TrainerCallback] | None = None,
+        model_init: Callable[..., AspertForJointExtraction] | None = None,
         **kwargs: Any,
     ) -> None:
-        if model.config.attentional_contribution and (args.gradient_checkpointing_kwargs or {}).get("use_reentrant"):
-            raise ValueError(
-                "gradient_checkpointing_kwargs with use_reentrant = True give attentions without a gradient, which the "
-                "attentional contribution trains through: set use_reentrant to False"
-            )
+        if processing_class is None:
+            raise ValueError("processing_class is missing: give the model's AspertProcessor")
+        args = args or AspertTrainingArguments()
+        # with `model_init`, the configuration comes with the model
         self.collator = AspertDataCollator(
             processing_class,
-            model.config,
+            None if model is None else model.config,
             negative_entity_count=args.negative_entity_count,
             negative_relation_count=args.negative_relation_count,
             seed=args.data_seed if args.data_seed is not None else args.seed,
@@ -169,11 +205,11 @@ class AspertTrainer(Trainer):
         self.model_card: ModelCardData | None = None
         self.predicted_records: list[dict[str, Any]] = []
         self._evaluated: JointExtractionDataset | None = None
+        self._left_out = 0
         callbacks = list(callbacks or ())
         if args.early_stopping_patience is not None:
             callbacks.append(EarlyStoppingCallback(args.early_stopping_patience))
         args.remove_unused_columns = False
-        args.label_names = ["index"]
         super().__init__(
             model=model,
             args=args,
@@ -183,14 +219,33 @@ class AspertTrainer(Trainer):
             processing_class=processing_class,
             compute_metrics=self._compute_metrics,
             callbacks=callbacks,
+            model_init=model_init,
             **kwargs,
         )
+        reentrant = (args.gradient_checkpointing_kwargs or {}).get("use_reentrant")
+        if reentrant and self.collator.config.attentional_contribution:
+            raise ValueError(
+                "gradient_checkpointing_kwargs with use_reentrant = True give attentions without a gradient, which the "
+                "attentional contribution trains through: set use_reentrant to False"
+            )
         # our loss divides by the effective batch itself
         self.model_accepts_loss_kwargs = True
         self._train_sampler: EpochSampler | None = None
         self.add_callback(_SamplerEpoch(self))
 
+    def call_model_init(self, trial: Any = None) -> AspertForJointExtraction:
+        """As the Trainer's; from now on sentences are collated and decoded as the new model's configuration says."""
+        model = super().call_model_init(trial)
+        self.collator.config = model.config
+        return model
+
     # -- data ---------------------------------------------------------------------------------------------------
+
+    def get_train_dataloader(self) -> DataLoader:
+        # a search of hyperparameters changes the arguments
+        self.collator.negative_entity_count = self.args.negative_entity_count
+        self.collator.negative_relation_count = self.args.negative_relation_count
+        return super().get_train_dataloader()
 
     def _get_train_sampler(self, train_dataset: JointExtractionDataset | None = None) -> Sampler[int]:
         strategy = self.args.train_sampling_strategy
@@ -274,8 +329,12 @@ class AspertTrainer(Trainer):
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """As the Trainer's, with a learning rate of its own for everything but the encoder."""
         if not self.args.adam_bias_correction:
-            betas = self.args.adam_beta1, self.args.adam_beta2
-            options = {"lr": self.args.learning_rate, "betas": betas, "eps": self.args.adam_epsilon}
+            options = {
+                "lr": self.args.learning_rate,
+                "betas": (self.args.adam_beta1, self.args.adam_beta2),
+                "eps": self.args.adam_epsilon,
+                "fused": self.args.optim == "adamw_torch_fused",
+            }
             self.optimizer_cls_and_kwargs = UncorrectedAdamW, options
         optimizer = super().create_optimizer() if model is None else super().create_optimizer(model)
         rate = self.args.head_learning_rate
@@ -374,13 +433,15 @@ class AspertTrainer(Trainer):
         Raises as `thresholds.learn_thresholds`.
         """
         config = self.collator.config
-        before = {name: getattr(config, name) for name in loose(config)}
-        config.update(loose(config))
+        metric = (self.args.metric_for_best_model or "re_strict_micro_f1").removeprefix("eval_")
+        check_learnable(config, metric)
+        loosest = loosest_fields(config)
+        before = {name: getattr(config, name) for name in loosest}
+        config.update(loosest)
         try:
             self.predict(dataset)
         finally:
             config.update(before)
-        metric = (self.args.metric_for_best_model or "re_strict_micro_f1").removeprefix("eval_")
         learnt = learn_thresholds(self.predicted_records, dataset.records, config, metric)
         config.update(learnt)
         return learnt
@@ -418,8 +479,16 @@ class AspertTrainer(Trainer):
     # -- evaluation ---------------------------------------------------------------------------------------------
 
     def evaluation_loop(self, dataloader: DataLoader, *args: Any, **kwargs: Any) -> EvalLoopOutput:
-        self._evaluated = dataloader.dataset
-        return super().evaluation_loop(dataloader, *args, **kwargs)
+        self._evaluated, self._left_out = dataloader.dataset, 0
+        output = super().evaluation_loop(dataloader, *args, **kwargs)
+        if self._left_out:
+            logger.warning(
+                "%d relations that reach their thresholds are left out, as with an untrained model: of each sentence "
+                "the %d with the highest scores are taken",
+                self._left_out,
+                MAX_SENTENCE_RELATIONS,
+            )
+        return output
 
     def prediction_step(
         self,
@@ -428,15 +497,25 @@ class AspertTrainer(Trainer):
         prediction_loss_only: bool,
         ignore_keys: list[str] | None = None,
     ) -> tuple[None, tuple[Tensor, Tensor], Tensor]:
-        """Decodes on the device and returns what is kept: entities and relations [B, K, 4], padded with -100.
+        """Decodes and returns what is kept: entities and relations [B, K, 4], padded with -100, on the device.
 
         So the memory of an evaluation grows with what is predicted, not with the number of candidates.
+
+        Raises:
+            FloatingPointError: the scores are not finite; names the records of the batch.
         """
         inputs = self._prepare_inputs(inputs)
         index, word_spans = inputs.pop("index"), inputs.pop("word_spans")
         with torch.no_grad(), self.compute_loss_context_manager():
             output = model(**inputs)
+        if not torch.isfinite(output.span_logits).all():
+            raise FloatingPointError(
+                f"the scores of records {index.tolist()} are no numbers at step {self.state.global_step}: the training "
+                "diverged; lower learning_rate, or train in fp32 instead of fp16"
+            )
         predictions = decode(output, word_spans, inputs["span_mask"], self.collator.config)
+        predictions = predictions.best_relations(MAX_SENTENCE_RELATIONS)
+        self._left_out += predictions.left_out
         sentences = predictions.per_sentence(len(index))
         entities = [np.column_stack([part.entities[:, 1:], part.entity_scores]) for part in sentences]
         relations = [np.column_stack([part.relations[:, 1:], part.relation_scores]) for part in sentences]

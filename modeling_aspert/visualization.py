@@ -95,14 +95,15 @@ def character_record(record: Mapping[str, Any], where: str) -> dict[str, Any]:
         starts, ends, limit = range(len(text) + 1), range(len(text) + 1), len(text)
     else:
         tokens, unit = record["tokens"], "words"
-        if isinstance(tokens, str) or not all(isinstance(token, str) for token in tokens):
+        is_list = isinstance(tokens, Collection) and not isinstance(tokens, str)
+        if not is_list or not all(isinstance(token, str) for token in tokens):
             raise ValueError(f"{where}: tokens is not a list of strings.")
         text, limit = " ".join(tokens), len(tokens)
         ends = list(accumulate((len(token) + 1 for token in tokens), initial=0))
         starts, ends = ends, [end - 1 for end in ends]
 
     entities = []
-    for number, entity in enumerate(record.get("entities") or ()):
+    for number, entity in enumerate(_items(record, "entities", where)):
         place = f"{where}, entity {number}"
         start, end = _field(entity, "start", int, place), _field(entity, "end", int, place)
         if not 0 <= start < end <= limit:
@@ -113,7 +114,7 @@ def character_record(record: Mapping[str, Any], where: str) -> dict[str, Any]:
         name = _field(entity, "type", str, place)
         entities.append({"type": name, "start": char_start, "end": char_end, "score": _score(entity, place)})
     relations = []
-    for number, relation in enumerate(record.get("relations") or ()):
+    for number, relation in enumerate(_items(record, "relations", where)):
         place = f"{where}, relation {number}"
         head, tail = _field(relation, "head", int, place), _field(relation, "tail", int, place)
         for name, value in (("head", head), ("tail", tail)):
@@ -173,6 +174,16 @@ def render_page(
         **context,
     )
     return Page(html, height=min(240 + 190 * len(sentences), 720))
+
+
+def _items(record: Mapping[str, Any], name: str, where: str) -> Iterable[Any]:
+    """The record's entities or relations; none where it has no such field."""
+    items = record.get(name)
+    if items is None:
+        return ()
+    if not isinstance(items, Iterable):
+        raise ValueError(f"{where}: {name} is {items!r}, not a list.")
+    return items
 
 
 def _field(item: Mapping[str, Any], name: str, kind: type, place: str) -> Any:

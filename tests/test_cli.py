@@ -164,7 +164,9 @@ def test_evaluate_on_foreign_labels_tells_the_first_problem(folder, tmp_path, ca
     record = {"tokens": ["Argo"], "entities": [{"type": "Boat", "start": 0, "end": 1}], "relations": []}
     path = tmp_path / "boats.json"
     path.write_text(json.dumps([record] * 1501))
-    message = failed(capsys, "evaluate", folder, path)
+    assert aspert_cli.main(["evaluate", str(folder), str(path)]) == 2
+    warning, message = capsys.readouterr().err.splitlines()
+    assert warning.startswith(f"warning: {path}: its entity types (Boat) are none of the model's (Person, ")
     assert message.startswith(f"error: 1501 problems, the first: {path}: record 0: entities[0].type = 'Boat': ")
     assert message.count("'Boat'") <= 2 and len(message) < 300 + len(str(path))
 
@@ -490,6 +492,23 @@ def test_an_output_that_is_an_input_is_refused(folder, tmp_path, monkeypatch, ca
         assert "which would be overwritten: " in failed(capsys, *command.split()), command
     assert {name: (tmp_path / name).read_text() for name in contents} == contents
     assert not (tmp_path / "out.json").exists()
+
+
+def test_a_model_is_not_exported_over_another(folder, tmp_path, capsys):
+    other = tmp_path / "other"
+    shutil.copytree(folder, other)
+    before = {file.name: file.read_bytes() for file in other.iterdir()}
+    assert f"{other} holds a model" in failed(capsys, "export-onnx", folder, "--output", other)
+    assert {file.name: file.read_bytes() for file in other.iterdir()} == before
+
+
+def test_validate_goes_on_after_a_file_that_cannot_be_read(tmp_path, capsys):
+    (tmp_path / "a.json").write_text("")
+    (tmp_path / "b.json").write_text("[{}]")
+    assert aspert_cli.main(["validate", str(tmp_path / "a.json"), str(tmp_path / "b.json")]) == 2
+    said = capsys.readouterr()
+    assert "a.json: the file is empty" in said.out and "b.json: 1 record, " in said.out
+    assert said.err == "error: files with errors: 2 of 2\n"
 
 
 def test_nothing_to_do_is_said(folder, tmp_path, capsys):

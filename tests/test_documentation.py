@@ -89,7 +89,6 @@ def test_links_lead_somewhere() -> None:
 
 def test_options_page_names_every_option() -> None:
     import dataclasses
-    import inspect
 
     from transformers import TrainingArguments
 
@@ -99,7 +98,7 @@ def test_options_page_names_every_option() -> None:
     own = {field.name for field in dataclasses.fields(AspertTrainingArguments)} - {
         field.name for field in dataclasses.fields(TrainingArguments)
     }
-    names = own | set(inspect.signature(AspertConfig.__init__).parameters) - {"self", "kwargs"}
+    names = own | set(AspertConfig.field_names())
     names |= {field.name for field in dataclasses.fields(ExtractionOptions)}
     assert not [name for name in sorted(names) if f"`{name}`" not in text]
 

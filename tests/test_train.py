@@ -36,6 +36,7 @@ from modeling_aspert import (
     AspertTrainer,
     Extractor,
     model_card,
+    plots,
     reports,
 )
 from modeling_aspert.extraction import Sentence
@@ -55,7 +56,6 @@ from tests.training_corpus import (
 from tests.training_worker import Child, kill_repeatedly, run_together, train_main, wait_for
 
 ROOT = Path(__file__).resolve().parents[1]
-_DRAWN = model_card._drawn
 SCORES = [
     f"{view}_{average}_{name}"
     for view in ("ner", "re_strict", "re_boundaries")
@@ -76,8 +76,8 @@ def one_thread_and_own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterat
         patch.setenv("OMP_NUM_THREADS", "1")
         patch.setenv("HF_HUB_OFFLINE", "1")
         # pictures take longer than these trainings
-        patch.setattr(reports, "_can_plot", lambda: False)
-        patch.setattr(model_card, "_drawn", lambda *_: False)
+        patch.setattr(reports, "drawn", lambda *_: False)
+        patch.setattr(model_card, "drawn", lambda *_: False)
         yield
     torch.set_num_threads(threads)
 
@@ -174,6 +174,20 @@ def test_yaml_null_is_none_also_where_the_default_is_not(tmp_path: Path) -> None
     assert args.save_total_limit is None
 
 
+def test_a_yaml_value_may_begin_with_a_dash(tmp_path: Path) -> None:
+    path = write_yaml(tmp_path, YAML + "license: -mit\nreport_to: [none]\n")
+    _, data, args = train.parse_arguments([path])
+    assert data.license == "-mit" and args.report_to == []
+
+
+def test_where_the_yaml_file_stands(tmp_path: Path) -> None:
+    path = write_yaml(tmp_path, YAML)
+    with pytest.raises(ValueError, match="the YAML file must be the first argument"):
+        train.parse_arguments(["--seed", "1", path])
+    with pytest.raises(ValueError, match="'conll04' is no option: .*--dataset"):
+        train.parse_arguments([path, "conll04"])
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -181,6 +195,8 @@ def test_yaml_null_is_none_also_where_the_default_is_not(tmp_path: Path) -> None
         ("contribution_treshold: 0.5\n", "did you mean 'contribution_threshold'"),
         ("xyzzy: 1\n", "unknown field 'xyzzy'.*--help"),
         ("7: 1\n", "unknown field 7"),
+        ("save_strategy: no\n", "save_strategy = false is not valid; YAML reads no as false: write 'no' in quotes"),
+        ("num_train_epochs: [1, 2]\n", "num_train_epochs holds a list: give one value"),
     ],
 )
 def test_unknown_yaml_field(tmp_path: Path, text: str, message: str) -> None:
@@ -483,8 +499,8 @@ def test_nothing_in_the_log_does_not_lose_the_run(
     corpus: Path, encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # without development data, and with fewer steps than logging_steps (500), there is nothing to draw
-    monkeypatch.setattr(reports, "_can_plot", lambda: True)
-    monkeypatch.setattr(model_card, "_drawn", _DRAWN)
+    monkeypatch.setattr(reports, "drawn", plots.drawn)
+    monkeypatch.setattr(model_card, "drawn", plots.drawn)
     records = {split: json.loads((corpus / f"{split}.json").read_text()) for split in ("train", "test")}
     other = write_corpus(tmp_path / "corpus", **records)
     run(other, encoder, tmp_path / "output", max_steps=2, logging_steps=None)
@@ -783,6 +799,15 @@ def test_output_directory_that_cannot_be_written(
     assert_refused(monkeypatch, capsys, arguments(corpus, encoder, blocked / "output"), str(blocked))
 
 
+def test_scores_that_are_not_finite_name_the_records(
+    corpus: Path, encoder: Path, tmp_path: Path, monkeypatch: Any, capsys: Any
+) -> None:
+    # one step, and then the evaluation
+    fields = {"learning_rate": 1e30, "max_steps": 1, "warmup_steps": 0, "adam_bias_correction": True}
+    argv = arguments(corpus, encoder, tmp_path / "output", **fields)
+    assert_refused(monkeypatch, capsys, argv, "records [", "step 1", "the training diverged; lower learning_rate")
+
+
 def test_loss_that_is_not_finite_names_the_records(
     corpus: Path, encoder: Path, tmp_path: Path, monkeypatch: Any, capsys: Any
 ) -> None:
@@ -1061,6 +1086,35 @@ def test_resume_without_a_checkpoint_starts(corpus: Path, encoder: Path, tmp_pat
 def test_resume_false_refuses_like_no_word_about_it(trained: Path, corpus: Path, encoder: Path) -> None:
     with pytest.raises(ValueError, match="--resume_from_checkpoint true"):
         run(corpus, encoder, trained, resume_from_checkpoint="false")
+
+
+@pytest.mark.parametrize(
+    ("fields", "part"),
+    [
+        ({"learning_rate": 3e-3}, "was begun with learning_rate = .*, now it is 0.003: give the same, or another"),
+        ({"seed": 9}, "was begun with seed = "),
+        ({"contribution_scope": "sentence"}, "was begun with contribution_scope = None, now it is sentence"),
+        ({"preset": "spert"}, "was begun with preset = paper, now it is spert"),
+        ({"max_train_samples": 3}, "was begun with training data = "),
+    ],
+)
+def test_resume_refuses_what_would_train_a_mixture(
+    trained: Path, corpus: Path, encoder: Path, fields: dict[str, Any], part: str
+) -> None:
+    before = (trained / "run.json").read_bytes()
+    with pytest.raises(ValueError, match=part):
+        resume(corpus, encoder, trained, save_total_limit=10, **fields)
+    assert (trained / "run.json").read_bytes() == before
+
+
+def test_an_encoder_is_not_evaluated(corpus: Path, encoder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="is an encoder, whose classifiers are not trained"):
+        run(corpus, encoder, tmp_path / "output", do_train="false", do_eval="true")
+
+
+def test_the_output_is_not_written_among_the_data(corpus: Path, encoder: Path) -> None:
+    with pytest.raises(ValueError, match="is the folder of the data"):
+        run(corpus, encoder, corpus)
 
 
 @pytest.mark.parametrize("as_list", [False, True])

@@ -107,8 +107,7 @@ def run_together(folder: Path, processes: int, function: Callable[..., Any], *ar
 
 def train_main(argv: Sequence[str], kill_at: int | None = None) -> int:
     """`python train.py ARGV` without pictures; SIGKILL in the forward pass of the step after ``kill_at`` steps."""
-    reports._can_plot = lambda: False
-    model_card._drawn = lambda *_: False
+    reports.drawn = model_card.drawn = lambda *_: False
     sys.argv = ["train.py", *argv]
     if kill_at is not None:
         kill_before_step(kill_at)
@@ -117,7 +116,7 @@ def train_main(argv: Sequence[str], kill_at: int | None = None) -> int:
 
 def aspert_main(argv: Sequence[str]) -> int:
     """`aspert ARGV` without pictures. Records reach the disk often, so that kills find some there."""
-    reports._can_plot = lambda: False
+    reports.drawn = lambda *_: False
     commands.CHUNK_INPUTS = 16
     commands.ResumableJsonlWriter = functools.partial(commands.ResumableJsonlWriter, sync_seconds=0.01)
     return aspert_cli.main([str(word) for word in argv])

@@ -9,10 +9,10 @@ from os import PathLike
 from pathlib import Path
 
 from ..reading import JSONL_SUFFIXES
-from ..schema import nearest
+from ..schema import LabelSchema, nearest
 from ..validation import validate_records
 from ..writing import write_records
-from .brat import read_brat
+from .brat import brat_files, read_brat
 from .conversion import Conversion
 from .corp import read_corp
 from .drug_ae import read_drug_ae
@@ -34,14 +34,16 @@ def convert(
         source_format: `dygie` (SciERC's JSONL), `drug-ae` (ADE's DRUG-AE.rel), `brat` or `corp` (CoNLL04).
         input: see the reader of the format.
         output: a `.json` file (a list) or a `.jsonl` file (a record a line).
-        types_output: the types file; the types are in the order of their first appearance.
+        types_output: the types file; the types are in the order of their first appearance. One that is there grows: its
+            types stay, and so the conversions of train, dev and test can share it.
         symmetric_relations: relation types to mark as symmetric in the types file.
 
     Returns:
         Records, types and the warnings of the reader and of `validate_records`.
 
     Raises:
-        DataError: the input cannot be converted; nothing is written then. The message names every problem's place.
+        DataError: the input cannot be converted, or a types file that is there cannot be read; nothing is written then.
+            The message names every problem's place.
         ValueError: an unknown format, an output of another kind, an output that is an input or the other output too,
             or a symmetric relation that does not occur.
         OSError: a file cannot be written; it is then left as it was.
@@ -54,8 +56,19 @@ def convert(
         raise ValueError(f"the output {str(output)!r} is neither .json nor .jsonl; rename it")
     _refuse_overwriting(source_format, Path(input), *(path for path in (output, types_output) if path is not None))
     conversion = FORMATS[source_format](input)
-    symmetric = dict.fromkeys([*conversion.schema.symmetric_relations, *symmetric_relations])
-    conversion.schema = replace(conversion.schema, symmetric_relations=tuple(symmetric))
+    found = conversion.schema
+    grown = LabelSchema.from_file(types_output) if types_output is not None and Path(types_output).exists() else found
+    conversion.schema = replace(
+        grown,
+        **{
+            kind: tuple(dict.fromkeys([*getattr(grown, kind), *getattr(found, kind), *more]))
+            for kind, more in (
+                ("entity_types", ()),
+                ("relation_types", ()),
+                ("symmetric_relations", symmetric_relations),
+            )
+        },
+    )
     report = validate_records(conversion.records, conversion.schema, str(input))
     report.raise_for_errors()
     conversion.warnings.extend(report.warnings)
@@ -69,11 +82,7 @@ def _refuse_overwriting(source_format: str, input: Path, *outputs: str | PathLik
     read = [input]
     if source_format == "brat":
         suffixes = (".txt", ".ann")
-        read += (
-            [file for file in input.iterdir() if file.suffix in suffixes]
-            if input.is_dir()
-            else map(input.with_suffix, suffixes)
-        )
+        read += brat_files(input) if input.is_dir() else map(input.with_suffix, suffixes)
     taken = set(map(os.path.realpath, read))
     for output in outputs:
         if os.path.realpath(output) in taken:

@@ -30,17 +30,18 @@ class _Entity(NamedTuple):
 def read_brat(path: str | PathLike[str]) -> Conversion:
     """Read entities (T lines) and binary relations (R lines; the first argument is the head).
 
-    A record is a line of the text that is not blank; its orig_id is `NAME_NUMBER`, the number counting the text's
-    lines from 0. Words are those of `split_words`, cut at the borders of entities. What has no place in a record is
+    Of a folder, the folders in it are read too; hidden files are not. A record is a line of the text that is not blank;
+    its orig_id is `NAME_NUMBER`, the file's name from the folder on and the number of the line, from 0. Words are those of `split_words`, cut at the borders of entities. What has no place in a record is
     left out, with a warning that counts and names it: discontinuous entities, entities and relations across lines,
     relations whose arguments were left out, and lines of other kinds. Raises `DataError` with every problem of the
     files.
     """
     conversion = Conversion([], LabelSchema(()))
     problems: list[Problem] = []
+    folder = Path(path) if Path(path).is_dir() else Path(path).parent
     for text_path in _texts(Path(path)):
         try:
-            document = _Document(text_path)
+            document = _Document(text_path, text_path.relative_to(folder).with_suffix("").as_posix())
         except DataError as error:
             problems.extend(error.problems)
         else:
@@ -56,18 +57,24 @@ def _texts(path: Path) -> list[Path]:
     """Return the text files of a folder, or that of one pair; the check that each has its annotations comes later."""
     if not path.is_dir():
         return [path.with_suffix(".txt")]
-    stems = sorted({file.stem for file in path.iterdir() if file.suffix in (".txt", ".ann")})
-    if not stems:
+    texts = sorted({file.with_suffix(".txt") for file in brat_files(path)})
+    if not texts:
         problem, mend = "holds no .txt and .ann files", "name the folder that does"
         raise DataError([Problem(file=str(path), problem=problem, mend=mend)])
-    return [path / f"{stem}.txt" for stem in stems]
+    return texts
+
+
+def brat_files(folder: Path) -> list[Path]:
+    """The texts and annotations of a folder and of the folders in it, but the hidden ones."""
+    files = (file for file in folder.rglob("*") if file.suffix in (".txt", ".ann"))
+    return [file for file in files if not any(part.startswith(".") for part in file.relative_to(folder).parts)]
 
 
 class _Document:
     """One text with its annotations. Raises `DataError` with every problem of the pair."""
 
-    def __init__(self, text_path: Path):
-        self.name = text_path.stem
+    def __init__(self, text_path: Path, name: str):
+        self.name = name
         self.file = str(text_path.with_suffix(".ann"))
         self.text = read_text(text_path)
         self.lines = self.text.split("\n")

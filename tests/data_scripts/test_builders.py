@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from data_scripts import FEATURES, Ade, Conll04, DataError, load, load_schema, read_records
+from data_scripts import FEATURES, Ade, Conll04, DataError, Scierc, load, load_schema, read_records
 from data_scripts.builders import carve_dev
 
 RECORD = {
@@ -69,6 +69,9 @@ def test_conll04(corpora, tmp_path):
 def test_scierc(corpora, tmp_path):
     data = load("scierc", data_dir=corpora, cache_dir=tmp_path)
     assert counts(data) == {"train": (1861, 5598, 3219), "dev": (275, 811, 455), "test": (551, 1685, 974)}
+    both = load("scierc", config_name="train_dev", data_dir=corpora, cache_dir=tmp_path)
+    assert counts(both) == {"train": (2136, 6409, 3674), "test": (551, 1685, 974)}
+    assert list(both["train"]["tokens"]) == [*data["train"]["tokens"], *data["dev"]["tokens"]]
     assert load_schema("scierc", data_dir=corpora).symmetric_relations == ("Compare", "Conjunction")
 
 
@@ -161,6 +164,30 @@ def test_problems_of_all_splits_are_named_and_nothing_is_prepared(folder, tmp_pa
         str(folder / "my_dev.jsonl"),
     ]
     assert not list(cache.rglob("*.arrow"))
+
+
+def test_a_split_of_several_files(tmp_path):
+    folder = tmp_path / "scierc"
+    folder.mkdir()
+    (folder / "scierc_types.json").write_text(json.dumps(TYPES))
+    for number, name in enumerate(("train", "dev", "test")):
+        (folder / f"scierc_{name}.json").write_text(json.dumps([{**RECORD, "orig_id": name}] * (number + 1)))
+    data = load("scierc", config_name="train_dev", data_dir=tmp_path, cache_dir=tmp_path)
+    assert {split: list(rows["orig_id"]) for split, rows in data.items()} == {
+        "train": ["train", "dev", "dev"],
+        "test": ["test", "test", "test"],
+    }
+    (folder / "scierc_dev.json").write_text(json.dumps([{**RECORD, "orig_id": "new"}]))
+    data = load("scierc", config_name="train_dev", data_dir=tmp_path, cache_dir=tmp_path)
+    assert list(data["train"]["orig_id"]) == ["train", "new"]
+    for name in ("train", "dev"):
+        (folder / f"scierc_{name}.json").write_text("{")
+    with pytest.raises(DataError) as caught:
+        Scierc("train_dev", tmp_path, tmp_path).download_and_prepare()
+    assert [problem.file for problem in caught.value.problems] == [
+        str(folder / "scierc_train.json"),
+        str(folder / "scierc_dev.json"),
+    ]
 
 
 def test_changed_files_are_read_anew(folder, tmp_path):

@@ -273,6 +273,31 @@ def test_brat(tmp_path):
     assert LabelSchema.from_file(tmp_path / "types.json").symmetric_relations == ("Siblings",)
 
 
+def test_brat_folders_in_folders(tmp_path):
+    for folder in ("in", "in/more", "in/.cache"):
+        (tmp_path / folder).mkdir()
+        write_brat(tmp_path / folder, "doc", "T1\tPlace 0 4\tRome\n", "Rome")
+    write_brat(tmp_path / "in", "._doc", "", "hidden")
+    conversion = convert("brat", tmp_path / "in", tmp_path / "out.json")
+    assert [record["orig_id"] for record in conversion.records] == ["doc_0", "more/doc_0"]
+    with pytest.raises(ValueError, match="would be overwritten"):
+        convert("brat", tmp_path / "in", tmp_path / "out.json", tmp_path / "in" / "more" / "doc.txt")
+
+
+def test_a_types_file_grows(tmp_path):
+    types = tmp_path / "types.json"
+    write_brat(tmp_path, "doc")
+    first = convert("brat", tmp_path / "doc.txt", tmp_path / "train.json", types, ["Siblings"]).schema
+    write_brat(tmp_path, "other", "T1\tCity 6 10\tRome\nT2\tPerson 0 3\tAnn\n", "Ann   Rome\n")
+    grown = convert("brat", tmp_path / "other.txt", tmp_path / "dev.json", types).schema
+    assert LabelSchema.from_file(types).entity_types == grown.entity_types == (*first.entity_types, "City")
+    assert grown.relation_types == first.relation_types and grown.symmetric_relations == ("Siblings",)
+    types.write_text("[]")
+    with pytest.raises(DataError):
+        convert("brat", tmp_path / "doc.txt", tmp_path / "x.json", types)
+    assert not (tmp_path / "x.json").exists()
+
+
 @pytest.mark.parametrize("suffix", [".txt", ".ann"])
 def test_brat_pair(tmp_path, suffix):
     write_brat(tmp_path, "doc")

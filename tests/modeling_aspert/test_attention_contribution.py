@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modeling_aspert import attention_contribution
-from modeling_aspert.attention_contribution import attentional_contribution, gate
+from modeling_aspert.attention_contribution import attentional_contribution
 from modeling_aspert.configuration_aspert import (
     CONTRIBUTION_DIRECTIONS,
     CONTRIBUTION_POOLINGS,
@@ -270,12 +270,15 @@ def test_defaults_are_the_papers():
     assert torch.equal(attentional_contribution(*arguments), explicit)
 
 
-def test_gate_is_strict_and_a_constant():
-    attention = torch.tensor([[[[0.5, 0.51], [0.49, 0.0]]]], requires_grad=True)
-    gated = gate(attention, 0.5, torch.ones(1, 1, 2, 2, dtype=torch.bool))
-    assert gated[0, 0].tolist() == [[0.0, pytest.approx(0.51)], [0.0, 0.0]]
-    gated.sum().backward()
-    assert attention.grad[0, 0].tolist() == [[0.0, 1.0], [0.0, 0.0]]
+@pytest.mark.parametrize("pooling", CONTRIBUTION_POOLINGS)
+def test_gate_is_strict_and_a_constant(pooling):
+    """Of two queries the one that gives exactly theta is left out; the other's value counts, and alone has a gradient."""
+    attention = torch.tensor([[[[0.5, 0.5], [0.51, 0.49]]]], requires_grad=True)
+    spans = torch.tensor([[(0, 1), (1, 2)]])
+    result = attentional_contribution([attention], spans, torch.ones(1, 2), threshold=0.5, pooling=pooling)
+    assert result[0, :, 0].tolist() == [0.0, pytest.approx(0.51)]
+    result.sum().backward()
+    assert attention.grad[0, 0].tolist() == [[0.0, 0.0], [1.0, 0.0]]
 
 
 def test_channels_are_layer_by_layer():
@@ -307,6 +310,51 @@ def test_half_precision_attention_is_worked_on_in_fp32():
     result.sum().backward()
     assert attention.grad.dtype == torch.bfloat16
     assert attention.grad.any()
+
+
+@pytest.mark.parametrize("length", [200, 256, 257, 600])
+@pytest.mark.parametrize("scope", ["context", "span"])
+def test_one_key_where_products_round_to_bf16(monkeypatch, scope, length):
+    """As some processors do on request, for all of a length that bf16 does not count to: values may round, but no key
+    becomes its neighbour."""
+    generator = torch.Generator().manual_seed(length)
+    keys = (torch.arange(length) + torch.randint(-5, 6, (3, length), generator=generator)).clamp(0, length - 1)
+    attention = torch.zeros(1, 3, length, length)
+    attention.scatter_(-1, keys[None, :, :, None], 0.75)
+    starts = torch.arange(0, length - 9, 5)
+    spans = torch.stack([starts, starts + 1 + starts % 9], dim=-1)[None]
+    arguments = ([attention], spans, torch.ones(1, length))
+    expected = attentional_contribution(*arguments, scope=scope, pooling="sum")
+    linear = attention_contribution.F.linear
+    monkeypatch.setattr(
+        attention_contribution.F, "linear", lambda *given: linear(*(part.bfloat16().float() for part in given))
+    )
+    found = attentional_contribution(*arguments, scope=scope, pooling="sum", one_key=True)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-4)
+    assert expected.any()
+
+
+@pytest.mark.parametrize("length", [1, 2, 3, 8, 13])
+def test_sums_without_a_running_sum(length):
+    """What takes the place of CUDA's running sum, which is not deterministic: values and gradients."""
+    rows = torch.randn(2, length, 3, dtype=torch.float64, requires_grad=True)
+    expected = rows.cumsum(1)
+    found = attention_contribution._doubled_sums(rows)
+    torch.testing.assert_close(found, expected)
+    weights = torch.randn_like(rows)
+    ours, slow = (torch.autograd.grad((sums * weights).sum(), rows)[0] for sums in (found, expected))
+    torch.testing.assert_close(ours, slow)
+
+
+@pytest.mark.parametrize("scope", CONTRIBUTION_SCOPES)
+def test_maxima_look_for_the_widest_span_once(monkeypatch, scope):
+    """And not once a layer, which each time would wait for the device."""
+    maps = [tiny.random_attention(np.random.default_rng(layer), 2, 9, 9).float()[None] for layer in range(3)]
+    monkeypatch.setattr(attention_contribution, "_SMALL", 0)
+    asked = []
+    monkeypatch.setattr(torch.Tensor, "__int__", lambda tensor: asked.append(tensor.item()) or asked[-1])
+    attentional_contribution(maps, torch.tensor([[(1, 3), (2, 6)]]), torch.ones(1, 9), pooling="max", scope=scope)
+    assert asked == ([4] if scope == "context" else [])
 
 
 @pytest.mark.parametrize("scope", CONTRIBUTION_SCOPES)

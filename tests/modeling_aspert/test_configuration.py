@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 
 import pytest
 import tiny
-from transformers import AutoConfig, BertConfig
+from transformers import AutoConfig, BertConfig, FNetConfig
 
 from modeling_aspert import AspertConfig
+from modeling_aspert.configuration_aspert import PRESET_TRAINING, PRESETS, pretrained_encoder_config
 
 
 def test_defaults_are_the_papers_model():
@@ -36,6 +38,25 @@ def test_presets():
     assert AspertConfig.from_preset("spert", span_classifier="mlp").span_classifier == "mlp"
     with pytest.raises(ValueError, match="unknown preset 'bert'.*paper, spert, spert_prime"):
         AspertConfig.from_preset("bert")
+
+
+def test_what_goes_with_a_preset_in_a_training_is_of_a_preset_that_there_is():
+    assert PRESET_TRAINING == {"best": {"learn_constraints": True}} and set(PRESET_TRAINING) <= set(PRESETS)
+
+
+def test_field_names():
+    names = AspertConfig.field_names()
+    assert (names[0], names[-1]) == ("encoder_config", "initializer_range")
+    assert ["self", *names, "kwargs"] == list(inspect.signature(AspertConfig.__init__).parameters)
+    assert OwnConfig.field_names() == [*names, "own"]
+
+
+class OwnConfig(AspertConfig):
+    """A configuration of somebody's own."""
+
+    def __init__(self, own=1, **kwargs):
+        self.own = own
+        super().__init__(**kwargs)
 
 
 def test_sizes():
@@ -172,3 +193,109 @@ def test_remote_code_is_stripped_from_the_encoder(tmp_path, as_dict):
 def test_encoder_without_a_model_type():
     with pytest.raises(ValueError, match="model_type"):
         AspertConfig({"hidden_size": 32})
+
+
+def test_a_trained_model_is_no_encoder(tmp_path):
+    tiny.make_config().save_pretrained(tmp_path)
+    with pytest.raises(
+        ValueError, match="config.json: a trained ASpERT model, not an encoder: load it with .*from_pre"
+    ):
+        pretrained_encoder_config(tmp_path)
+    for config in (AspertConfig(), AspertConfig().to_dict()):
+        with pytest.raises(ValueError, match="encoder_config is that of a trained ASpERT model, not an encoder"):
+            AspertConfig(config)
+
+
+def test_encoder_in_a_subfolder(tmp_path):
+    tiny.make_encoder_config("roberta").save_pretrained(tmp_path)
+    tiny.make_encoder_config("bert", num_hidden_layers=3).save_pretrained(tmp_path / "enc")
+    config = pretrained_encoder_config(tmp_path, subfolder="enc")
+    assert (config.model_type, config.num_hidden_layers) == ("bert", 3)
+    (tmp_path / "enc" / "config.json").write_text("[]")
+    with pytest.raises(ValueError, match="enc/config.json: no JSON object"):
+        pretrained_encoder_config(tmp_path, subfolder="enc")
+
+
+# -- fields given to from_pretrained -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("relation_threshold", 5), ("span_classifier", "MLP"), ("relation_types", ["r", "r"])]
+)
+def test_given_fields_are_checked(tmp_path, field, value):
+    tiny.make_config().save_pretrained(tmp_path)
+    for config_class in (AspertConfig, OwnConfig):
+        with pytest.raises(ValueError, match=f"AspertConfig.{field} = "):
+            config_class.from_pretrained(tmp_path, **{field: value})
+
+
+def test_given_fields_win_over_stored_ones(tmp_path):
+    config = tiny.make_config()
+    config.save_pretrained(tmp_path)
+    loaded, unused = AspertConfig.from_pretrained(
+        tmp_path,
+        relation_threshold=0.3,
+        encoder_config={"attention_probs_dropout_prob": 0.5},
+        unknown=1,
+        return_unused_kwargs=True,
+    )
+    assert unused == {"unknown": 1}
+    assert loaded.relation_threshold == 0.3
+    # the rest of the encoder's configuration is as it was stored
+    expected = config.encoder_config.to_dict() | {"attention_probs_dropout_prob": 0.5}
+    assert loaded.encoder_config.to_dict() == expected != config.encoder_config.to_dict()
+
+
+def test_given_entity_types_are_saved_and_loaded(tmp_path):
+    tiny.make_config().save_pretrained(tmp_path)
+    loaded = AspertConfig.from_pretrained(tmp_path, entity_types=["a"])
+    assert loaded.id2label == {0: "none", 1: "a"} and loaded.label2id == {"none": 0, "a": 1}
+    loaded.save_pretrained(tmp_path)
+    assert AspertConfig.from_pretrained(tmp_path).entity_types == ["a"]
+    with pytest.raises(ValueError, match=r"id2label = .* contradicts entity_types = \['a'\]"):
+        AspertConfig.from_pretrained(tmp_path, id2label={0: "none", 1: "b"})
+
+
+# -- what the encoder's configuration is asked for -----------------------------------------------------------------
+
+FORWARDED = ("hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
+
+
+@pytest.mark.parametrize("family", list(tiny.FAMILIES))
+def test_sizes_of_the_encoder(tmp_path, family):
+    """DeepSpeed's "auto" asks for hidden_size; nothing of it is stored."""
+    config = tiny.make_config(family)
+    own = [getattr(config, name) for name in FORWARDED]
+    assert own == [getattr(config.encoder_config, name) for name in FORWARDED]
+    assert own[:3] == [tiny.HIDDEN_SIZE, tiny.LAYERS, tiny.HEADS]
+    config.save_pretrained(tmp_path)
+    assert not set(FORWARDED) & (set(config.to_dict()) | set(json.loads((tmp_path / "config.json").read_text())))
+
+
+def test_sizes_of_the_encoder_are_read_only():
+    config = AspertConfig()
+    for name in FORWARDED[:3]:
+        with pytest.raises(AttributeError):
+            setattr(config, name, 7)
+    assert not hasattr(AspertConfig(FNetConfig()), "num_attention_heads")
+
+
+def test_sizes_of_the_encoder_that_a_file_repeats(tmp_path):
+    file = tmp_path / "config.json"
+    tiny.make_config().save_pretrained(tmp_path)
+    stored = json.loads(file.read_text())
+    file.write_text(json.dumps({**stored, "hidden_size": tiny.HIDDEN_SIZE}))
+    assert AspertConfig.from_pretrained(tmp_path).hidden_size == tiny.HIDDEN_SIZE
+    file.write_text(json.dumps({**stored, "num_hidden_layers": 10**7}))
+    with pytest.raises(ValueError, match="num_hidden_layers = 10000000 is not valid: it is the encoder's 2, leave it"):
+        AspertConfig.from_pretrained(tmp_path)
+
+
+def test_a_resize_is_the_encoders(tmp_path):
+    model = tiny.make_model()
+    rows = model.config.vocab_size + 3
+    model.resize_token_embeddings(rows)
+    assert model.config.vocab_size == model.config.encoder_config.vocab_size == rows
+    model.config.save_pretrained(tmp_path)
+    assert "vocab_size" not in json.loads((tmp_path / "config.json").read_text())
+    assert AspertConfig.from_pretrained(tmp_path).vocab_size == rows

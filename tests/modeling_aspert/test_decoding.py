@@ -173,20 +173,33 @@ def test_given_entities():
 
 
 @pytest.mark.parametrize("chunk", [1, 7, 2**22])
-def test_too_many_relations_are_cut_to_the_highest_with_a_warning(monkeypatch, caplog, chunk):
-    """An untrained relation classifier may relate everything; memory stays bounded and nothing is lost in silence."""
+def test_too_many_relations_are_cut_to_the_highest_and_the_others_counted(monkeypatch, chunk):
+    """An untrained relation classifier may relate everything; memory stays bounded."""
     spans = [(0, 1), (2, 3), (4, 5)]
     pairs = [(0, 1), (0, 2), (1, 0), (1, 2), (2, 0), (2, 1)]
     scores = [[0.9, 0.1, 0.1], [0.6, 0.1, 0.1], [0.8, 0.1, 0.1], [0.5, 0.1, 0.1], [0.7, 0.1, 0.1], [0.45, 0.1, 0.1]]
     output = hand_output([LOC, LOC, ORG], pairs, scores)
     monkeypatch.setattr("modeling_aspert.decoding.CHUNK_VALUES", chunk)
-    assert len(decode_one(output, spans, make_config()).relations) == 6
-    assert not caplog.records
+    whole = decode_one(output, spans, make_config())
+    assert len(whole.relations) == 6 and whole.left_out == 0
     monkeypatch.setattr("modeling_aspert.decoding.MAX_RELATIONS", 3)
     found = decode_one(output, spans, make_config())
     assert found.relations.tolist() == [[0, 0, 1, 0], [0, 1, 0, 0], [0, 2, 0, 0]]
     assert found.relation_scores.tolist() == pytest.approx([0.9, 0.8, 0.7])
-    assert "6 relations" in caplog.text and "raise relation_threshold" in caplog.text
+    assert found.left_out == 3
+    assert decode_one(output, spans, make_config(), overlap="flat").left_out == 3
+
+
+def test_best_relations_of_each_sentence():
+    """Two of three relations of the first sentence, both of the third, in their order; the second has none."""
+    entities = np.array([[0, 0, 1, 0], [0, 2, 3, 1], [1, 0, 1, 0], [2, 0, 1, 0], [2, 1, 2, 0]])
+    relations = np.array([[0, 0, 1, 0], [0, 0, 1, 1], [0, 1, 0, 0], [2, 0, 1, 0], [2, 1, 0, 0]])
+    scores = np.array([0.5, 0.9, 0.7, 0.6, 0.8], dtype=np.float32)
+    found = Predictions(entities, np.ones(5, dtype=np.float32), relations, scores, left_out=4).best_relations(2)
+    assert found.entities.tolist() == entities.tolist()
+    assert found.relations.tolist() == relations[1:].tolist()
+    assert found.relation_scores.tolist() == scores[1:].tolist()
+    assert found.left_out == 5
 
 
 @pytest.mark.parametrize("threshold", [0.0, 1.0])

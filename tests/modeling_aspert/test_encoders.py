@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import logging
@@ -9,10 +10,19 @@ import logging
 import pytest
 import tiny
 import torch
-from transformers import AutoModel
+from transformers import (
+    AutoModel,
+    CLIPTextConfig,
+    ConvBertConfig,
+    LayoutLMConfig,
+    LongformerConfig,
+    SqueezeBertConfig,
+    T5Config,
+)
 
-from modeling_aspert import AspertDataCollator, AspertForJointExtraction, AspertProcessor, encoders
+from modeling_aspert import AspertConfig, AspertDataCollator, AspertForJointExtraction, AspertProcessor, encoders
 from modeling_aspert.encoders import resolve_encoder
+from modeling_aspert.modeling_aspert import _check_loaded
 
 FAMILIES = list(tiny.FAMILIES)
 # families whose code in transformers has no scaled-dot-product attention
@@ -74,15 +84,23 @@ def test_attentions_train_queries_and_keys(family):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_sdpa_where_the_contribution_is_on(tmp_path, family):
-    """Asking for it when loading gives eager; setting it later runs eager or fails once, with the mend."""
+def test_sdpa_where_the_contribution_is_on(tmp_path, family, caplog):
+    """Asking for it when loading gives eager and one warning; setting it later runs eager or fails once, with the mend."""
     model = tiny.make_model(family)
     assert model.encoder.config._attn_implementation == "eager"
     batch = tiny.make_batch(model.config, family)
     model.save_pretrained(tmp_path)
-    loaded = AspertForJointExtraction.from_pretrained(tmp_path, attn_implementation="sdpa")
-    assert loaded.encoder.config._attn_implementation == "eager"
-    assert_equal_outputs(model, loaded, batch)
+    with caplog.at_level(logging.WARNING):
+        for loader in (AspertForJointExtraction, AutoModel):
+            for asked, warned in ((None, False), ("eager", False), ("sdpa", True)):
+                caplog.clear()
+                loaded = loader.from_pretrained(tmp_path, **({"attn_implementation": asked} if asked else {}))
+                assert caplog.messages == [
+                    "attn_implementation = 'sdpa' returns no attentions, which attentional_contribution = True needs: "
+                    "'eager' is used"
+                ] * int(warned)
+                assert loaded.encoder.config._attn_implementation == "eager"
+                assert_equal_outputs(model, loaded, batch)
     loaded.set_attn_implementation("sdpa")
     if family in EAGER_ONLY:
         assert_equal_outputs(model, loaded, batch)
@@ -181,6 +199,159 @@ def test_presets_of_from_encoder_pretrained(tmp_path):
     assert spert.span_classifier.input.weight.shape == (2, 2 * tiny.HIDDEN_SIZE + 25)
     with pytest.raises(ValueError, match="relation_threshold"):
         AspertForJointExtraction.from_encoder_pretrained(tmp_path, relation_threshold=2, **types)
+
+
+def test_attention_of_from_encoder_pretrained(tmp_path):
+    tiny.make_encoder_folder(tmp_path)
+    types = {"entity_types": ["a"], "relation_types": ["r"]}
+    for fields, expected in (
+        ({}, "eager"),
+        ({"attn_implementation": "eager"}, "eager"),
+        ({"attentional_contribution": False}, "sdpa"),
+        ({"attentional_contribution": False, "attn_implementation": "eager"}, "eager"),
+        ({"preset": "spert", "attn_implementation": "sdpa"}, "sdpa"),
+    ):
+        model = AspertForJointExtraction.from_encoder_pretrained(tmp_path, **types, **fields)
+        assert model.encoder.config._attn_implementation == expected
+    model.save_pretrained(tmp_path / "joint")
+    assert "attn_implementation" not in (tmp_path / "joint" / "config.json").read_text(encoding="utf-8")
+    mend = "'sdpa' returns no attentions: leave it out, or set attentional_contribution=False"
+    with pytest.raises(ValueError, match=mend):
+        AspertForJointExtraction.from_encoder_pretrained(tmp_path, attn_implementation="sdpa", **types)
+
+
+class ConfigWithFactor(AspertConfig):
+    def __init__(self, factor: float = 1.0, **fields) -> None:
+        super().__init__(**fields)
+        self.factor = factor
+
+
+class ModelWithFactor(AspertForJointExtraction):
+    config_class = ConfigWithFactor
+
+
+def test_a_subclass_with_a_configuration_of_its_own(tmp_path):
+    tiny.make_encoder_folder(tmp_path)
+    types = {"entity_types": ["a"], "relation_types": ["r"]}
+    model = ModelWithFactor.from_encoder_pretrained(tmp_path, preset="spert", factor=3.0, max_span_width=4, **types)
+    assert type(model) is ModelWithFactor and type(model.config) is ConfigWithFactor
+    assert (model.config.factor, model.config.max_span_width) == (3.0, 4)
+    assert not model.config.attentional_contribution
+    model.save_pretrained(tmp_path / "joint")
+    assert ModelWithFactor.from_pretrained(tmp_path / "joint").config.factor == 3.0
+    with pytest.raises(TypeError, match="'other' is no field of ConfigWithFactor"):
+        ModelWithFactor.from_encoder_pretrained(tmp_path, other=3.0, **types)
+    with pytest.raises(TypeError, match="'factor' is no field of AspertConfig"):
+        AspertForJointExtraction.from_encoder_pretrained(tmp_path, factor=3.0, **types)
+
+
+def test_the_encoders_configuration_is_its_own(tmp_path):
+    encoder = tiny.make_encoder_folder(tmp_path)
+    with pytest.raises(TypeError, match="encoder_config is read from the encoder's own config.json: leave it out"):
+        AspertForJointExtraction.from_encoder_pretrained(
+            tmp_path, entity_types=["a"], relation_types=["r"], encoder_config=encoder.config
+        )
+
+
+# families that need something special of us, besides those that are promised
+_OTHERS = {
+    "squeezebert": SqueezeBertConfig(**tiny._COMMON, embedding_size=32, vocab_size=99),
+    "layoutlm": LayoutLMConfig(**tiny._COMMON, vocab_size=99),
+    "longformer": LongformerConfig(**tiny._COMMON, attention_window=8, vocab_size=99),
+    "convbert": ConvBertConfig(**tiny._COMMON, embedding_size=32, vocab_size=99),
+    "t5": T5Config(vocab_size=99, d_model=32, d_kv=8, d_ff=48, num_layers=2, num_heads=4),
+}
+
+
+def load_other(folder, name, **fields):
+    torch.manual_seed(0)
+    AutoModel.from_config(copy.deepcopy(_OTHERS[name])).save_pretrained(folder)
+    types = {"entity_types": tiny.ENTITY_TYPES, "relation_types": tiny.RELATION_TYPES, "span_classifier_size": 8}
+    return AspertForJointExtraction.from_encoder_pretrained(folder, **types, **fields)
+
+
+@pytest.mark.parametrize("contribution", [True, False])
+@pytest.mark.parametrize("name", ["squeezebert", "layoutlm"])
+def test_encoders_that_call_their_pooler_unasked(tmp_path, name, contribution):
+    """It is gone all the same: neither trained nor saved."""
+    model = load_other(tmp_path / "encoder", name, attentional_contribution=contribution)
+    batch = tiny.make_batch(model.config)
+    batch["input_ids"] %= 99
+    model.train()(**batch).loss.backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+    model.save_pretrained(tmp_path / "joint")
+    assert not [key for key in model.state_dict() if "pooler" in key]
+    assert_equal_outputs(model, AspertForJointExtraction.from_pretrained(tmp_path / "joint"), batch)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "expected"),
+    [("longformer", r"\[1, 4, 4, 9\]", r"\[1, 4, 4, 4\]"), ("convbert", r"\[1, 2, 4, 4\]", r"\[1, 4, 4, 4\]")],
+)
+def test_attentions_of_another_shape(tmp_path, name, shape, expected):
+    """Of a window only, or of fewer heads than the configuration says: refused before any training."""
+    message = f"{name} cannot be used: .* 2 attention tensors of the shape {shape}, not 2 of {expected}: load it"
+    with pytest.raises(ValueError, match=rf"^{tmp_path}: {message}.*attentional_contribution=False.*another encoder"):
+        load_other(tmp_path, name)
+    model = load_other(tmp_path, name, attentional_contribution=False)
+    batch = tiny.make_batch(model.config)
+    batch["input_ids"] %= 99
+    model.train()(**batch).loss.backward()
+
+
+@pytest.mark.parametrize("contribution", [True, False])
+def test_an_encoder_that_wants_more_than_subwords(tmp_path, contribution):
+    with pytest.raises(ValueError, match=rf"^{tmp_path}: t5 cannot be used: .* take another encoder, such as BERT$"):
+        load_other(tmp_path, "t5", attentional_contribution=contribution)
+
+
+@pytest.mark.parametrize("word_shapes", [False, True])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_is_not_split_between_devices(tmp_path, family, word_shapes):
+    """The layers; and the embeddings where the encoder says so and looks them up itself."""
+    layers = {
+        "bert": {"BertLayer"},
+        "roberta": {"RobertaLayer"},
+        "albert": {"AlbertLayer", "AlbertLayerGroup"},
+        "deberta-v2": {"DebertaV2Layer"},
+        "deberta-v3": {"DebertaV2Layer"},
+        "mpnet": {"MPNetLayer"},
+        "electra": {"ElectraLayer"},
+        "distilbert": {"TransformerBlock"},
+        "modernbert": {"ModernBertEncoderLayer"},
+    }
+    embeddings = {"bert": "BertEmbeddings", "roberta": "RobertaEmbeddings", "modernbert": "ModernBertEmbeddings"}
+    expected = layers[family] | ({embeddings[family]} if family in embeddings and not word_shapes else set())
+    model = tiny.make_model(family, word_shapes=word_shapes)
+    assert model._no_split_modules == expected
+    names = {type(module).__name__ for module in model.modules()}
+    assert expected <= names
+    tiny.make_encoder_folder(tmp_path, family)
+    types = {"entity_types": ["a"], "relation_types": ["r"], "word_shapes": word_shapes}
+    assert AspertForJointExtraction.from_encoder_pretrained(tmp_path, **types)._no_split_modules == expected
+
+
+def test_names_of_parts_that_are_not_there():
+    """A family names those of all its networks."""
+    config = CLIPTextConfig(**tiny._COMMON, vocab_size=99, bos_token_id=1, eos_token_id=2)
+    model = AspertForJointExtraction(AspertConfig(encoder_config=config, entity_types=["a"]))
+    assert model._no_split_modules == {"CLIPTextEmbeddings", "CLIPEncoderLayer"}
+
+
+def test_quantised_weights_are_not_looked_at():
+    """Their values are codes; and some types have no sum."""
+    model = torch.nn.ModuleDict({name: torch.nn.Linear(2, 2) for name in ("a", "b", "c")})
+    info = {"mismatched_keys": [], "missing_keys": []}
+    model["a"].weight = torch.nn.Parameter(torch.ones(2, 2).to(torch.float8_e4m3fn), requires_grad=False)
+    model["b"].weight = torch.nn.Parameter(torch.full((2, 2), torch.nan).as_subclass(Codes), requires_grad=False)
+    _check_loaded(model, info)
+    model["c"].weight.data[0, 0] = torch.nan
+    with pytest.raises(ValueError, match="c.weight has values that are NaN"):
+        _check_loaded(model, info)
+
+
+class Codes(torch.Tensor):
+    pass
 
 
 def test_encoder_of_another_dtype_is_loaded_in_fp32(tmp_path):

@@ -13,7 +13,7 @@ from tiny import make_model, make_processor
 from transformers import pipeline
 
 from modeling_aspert import ExtractionOptions, Extractor, JointExtractionPipeline, extraction
-from modeling_aspert.decoding import decode
+from modeling_aspert.decoding import Predictions, decode
 from modeling_aspert.documents import merge_windows, windows
 from modeling_aspert.extraction import Sentence
 
@@ -75,6 +75,64 @@ def test_long_sentences_are_batched_by_fewer(model, processor, monkeypatch):
     results = list(extractor.annotate(map(Sentence, SENTENCES)))
     assert max(sizes) < len(SENTENCES) and sum(sizes) == len(SENTENCES)
     assert results == [rounded(one_by_one(model, processor, words)) for words in SENTENCES]
+
+
+@pytest.mark.parametrize(("with_maps", "sizes"), [(True, [2, 1]), (False, [3])])
+def test_without_attention_maps_batches_are_larger(processor, monkeypatch, with_maps, sizes):
+    """Three sentences of 18 sub-words: two have maps of 2 * 18^2 values; without maps three are within 3 * 18."""
+    monkeypatch.setattr(extraction, "_MAP_BUDGET", 2 * 18**2)
+    monkeypatch.setattr(extraction, "_TOKEN_BUDGET", 3 * 18)
+    extractor = Extractor(make_model(attentional_contribution=with_maps), processor)
+    predict, seen = extractor._predict, []
+    monkeypatch.setattr(extractor, "_predict", lambda units: (seen.append(len(units)), predict(units))[1])
+    words = ["Ada", *["a"] * 15]
+    assert [sentence.num_tokens for sentence in processor.encode([words])] == [18]
+    assert len(list(extractor.annotate([Sentence(words)] * 3))) == 3
+    assert seen == sizes
+    seen.clear()
+    list(extractor.annotate([Sentence([*words, "a"])] * 3))
+    assert seen == ([1, 1, 1] if with_maps else [2, 1])
+
+
+@pytest.mark.parametrize("most", [64, None, 2000])
+@pytest.mark.parametrize("with_maps", [True, False])
+def test_attention_maps_bound_the_length_of_a_sentence(model, processor, monkeypatch, with_maps, most):
+    """As for an encoder of long inputs: 60 stands for 512, and a word of 100 sub-words is longer by itself."""
+    monkeypatch.setattr(extraction, "_LONGEST_MAPPED", 60)
+    long = type(processor)(processor.tokenizer, max_tokens=most)
+    extractor = Extractor(make_model(attentional_contribution=with_maps), long, ExtractionOptions(stride=4))
+    lengths = []
+
+    def predict(units):
+        lengths.extend(unit.encoded.num_tokens for unit in units)
+        nothing = np.zeros((0, 4), dtype=np.int64), np.zeros(0, dtype=np.float32)
+        return [Predictions(*nothing, *nothing) for _ in units]
+
+    monkeypatch.setattr(extractor, "_predict", predict)
+    sentences = [["a"] * 58, ["a"] * 100, ["a", "x" * 100, "a"]]
+    assert len(list(extractor.annotate(map(Sentence, sentences)))) == 3
+    assert max(lengths) == (60 if with_maps else {64: 64, None: 104, 2000: 104}[most])
+    assert lengths.count(60) >= 2 if with_maps else 60 in lengths
+    assert long.max_tokens == most
+
+
+def test_a_sentence_that_fits_is_not_encoded_again(model, processor, monkeypatch):
+    monkeypatch.setattr(type(processor), "window", None)
+    assert list(Extractor(model, processor).annotate([Sentence(WORDS)])) == [
+        rounded(one_by_one(model, processor, WORDS))
+    ]
+
+
+def test_too_many_relations_are_left_out_with_a_warning(model, processor, monkeypatch, caplog):
+    everything = ExtractionOptions(relation_threshold=0.0)
+    [whole] = Extractor(model, processor, everything).annotate([Sentence(WORDS)])
+    count = len(whole["relations"])
+    assert count > 10 and not caplog.records
+    monkeypatch.setattr("modeling_aspert.decoding.MAX_RELATIONS", 5)
+    [cut] = Extractor(model, processor, everything).annotate([Sentence(WORDS)])
+    assert len(cut["relations"]) <= 5 and cut["entities"] == whole["entities"]
+    assert all(relation in whole["relations"] for relation in cut["relations"])
+    assert "relations that reach their thresholds are left out" in caplog.text
 
 
 def test_words_and_text_give_the_same(extract):
@@ -473,3 +531,33 @@ def test_offsets_are_right_in_any_text(extract, text):
 @given(text=TEXTS)
 def test_offsets_are_right_in_ten_thousand_texts(extract, text):
     check_offsets(extract, text)
+
+
+def test_a_table_is_not_taken_for_its_names(extract):
+    pandas = pytest.importorskip("pandas")
+    table = pandas.DataFrame({"text": ["Lisbon is in Portugal."]})
+    with pytest.raises(TypeError, match="a DataFrame is no list of texts: give one column"):
+        extract(table)
+    assert [record["text"] for record in extract(table["text"])] == ["Lisbon is in Portugal."]
+    with pytest.raises(TypeError, match="is_split_into_words = 'no'"):
+        extract("Lisbon", is_split_into_words="no")
+
+
+def test_a_single_text_is_not_taken_apart(model, processor):
+    extractor = Extractor(model, processor)
+    for single in ("Lisbon", b"Lisbon", {"text": "Lisbon"}):
+        with pytest.raises(TypeError, match="give a list of texts"):
+            list(extractor.extract(single))
+    for sentence in (["Ann", "sings"], Sentence("Lisbon is in Portugal."), Sentence(["Ann", 3])):
+        with pytest.raises(TypeError, match="sentence 1.*give (Sentence|a list of strings)"):
+            list(extractor.annotate([Sentence(["Ann"]), sentence]))
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"entity_threshold": True}, {"relation_threshold": {"x": False}}, {"split_sentences": "false"}]
+)
+def test_switches_and_numbers_are_told_apart(wrong):
+    with pytest.raises(TypeError, match="is not valid: it must be"):
+        ExtractionOptions(**wrong)
+    with pytest.raises(ValueError, match="batch_size = True is not valid"):
+        ExtractionOptions(batch_size=True)

@@ -17,10 +17,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import aspert_cli
+import data_scripts
 import train
 from modeling_aspert import AspertConfig, AspertForJointExtraction, AspertProcessor, model_files
-from modeling_aspert.processing_aspert import candidate_spans
-from modeling_aspert.saved_models import load_saved
+from modeling_aspert.processing_aspert import candidate_spans, lowercases
+from modeling_aspert.saved_models import is_trained, load_saved
 from tests.training_corpus import TYPES, make_corpus, make_encoder
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -327,6 +328,30 @@ def test_encoders_that_cannot_be_used(encoder, fault, capsys, monkeypatch):
     change(encoder)
     error = refusal(training(encoder), capsys, monkeypatch)
     assert error.startswith(f"error: {encoder}") and expected in error
+
+
+def test_what_is_trained(model, encoder, tmp_path):
+    assert is_trained(str(model)) and not is_trained(str(encoder))
+    with pytest.raises(FileNotFoundError, match="none: no such folder"):
+        is_trained(str(tmp_path / "none"))
+    with pytest.raises(FileNotFoundError, match="config.json: does not exist"):
+        is_trained(str(tmp_path))
+
+
+@pytest.mark.parametrize("load", [AspertForJointExtraction, AspertProcessor])
+def test_a_trained_model_is_no_encoder(model, load):
+    with pytest.raises(ValueError, match="config.json: a trained ASpERT model, not an encoder: load it with"):
+        load.from_encoder_pretrained(model)
+
+
+def test_the_case_of_a_training(encoder, model, capsys, monkeypatch):
+    schema = data_scripts.load_schema(encoder.parent / "data")
+    for lowercase in (True, False):
+        arguments = train.parse_arguments([*training(encoder)[1:], "--lowercase", str(lowercase)])
+        _, processor = train._load_model(*arguments, schema, ())
+        assert lowercases(processor.tokenizer) is lowercase
+    error = refusal([*training(model), "--lowercase", "true"], capsys, monkeypatch)
+    assert error == f"error: {model} is a trained model: lowercase cannot be changed, leave them out"
 
 
 def with_ids(folder: Path, first: int) -> None:

@@ -100,7 +100,11 @@ corpus, encoder = make_corpus(pathlib.Path("corpus")), make_encoder(pathlib.Path
 fields = {{"num_train_epochs": 2, "push_to_hub": "true", "hub_model_id": "org/trained"}}
 for resumed in ({{}}, {{"resume_from_checkpoint": "true"}}):
     train.run(*train.parse_arguments(arguments(corpus, encoder, pathlib.Path("output"), **fields, **resumed)))
-report(written=os.listdir("output"))
+# goes on with what was pushed, at a rate that changes nothing
+fields = {{"num_train_epochs": 1, "learning_rate": 0.0}}
+train.run(*train.parse_arguments(arguments(corpus, "org/trained", pathlib.Path("more"), **fields)))
+weights = [pathlib.Path(folder, "model.safetensors").read_bytes() for folder in ("output", "more")]
+report(written=os.listdir("output"), went_on=os.listdir("more"), same=weights[0] == weights[1])
 """
 )
 # runs without this package: the network comes from the files beside the weights
@@ -169,6 +173,7 @@ values = {
     "pickle": refusal(lambda: AspertForJointExtraction.from_pretrained("org/pickle")),
     "pickled_part": refusal(lambda: AspertForJointExtraction.from_pretrained("org/pickled-part")),
     "unknown_tokenizer": refusal(lambda: AspertProcessor.from_pretrained("org/unknown-tokenizer")),
+    "trained": refusal(lambda: AspertForJointExtraction.from_encoder_pretrained(REPO)),
     "ran": os.path.exists("MARKER"),
 }
 # the same file does leave its mark when it is run, so the trap was set
@@ -176,6 +181,17 @@ get_class_from_dynamic_module("modeling_aspert.AspertForJointExtraction", REPO)
 report(**values, trap=os.path.exists("MARKER"))
 """
 )
+CASED = """
+import json, os
+from modeling_aspert import AspertProcessor
+
+found = {}
+for name in ("org/cased", "org/stated"):
+    processor = AspertProcessor.from_encoder_pretrained(name)
+    found[name] = processor.encode([["Paris", "paris"]])[0].input_ids[1:-1].tolist()
+with open(os.environ["REPORT"], "w") as file:
+    json.dump(found, file)
+"""
 TRAP = b"open('MARKER', 'w').close()\nclass AspertForJointExtraction: pass\n"
 
 
@@ -350,3 +366,21 @@ def test_nothing_remote_runs_unasked(hub, pushed, tmp_path):
     assert "safetensors" in (found["pickle"] or "a pickle was loaded")
     assert "'w.bin', which is no name of a safetensors file" in (found["pickled_part"] or "a pickle was loaded")
     assert "trust_remote_code=True" in (found["unknown_tokenizer"] or "code was run")
+    assert "org/hostile/config.json: a trained ASpERT model, not an encoder" in (found["trained"] or "it was loaded")
+
+
+def test_a_training_goes_on_with_a_model_of_the_hub(trained):
+    assert {"model.safetensors", "run.json", "test_results.json"} <= set(trained["went_on"])
+    assert trained["same"]
+
+
+def test_a_cased_encoder_of_the_hub_is_not_lower_cased(tmp_path):
+    """As allenai/scibert_scivocab_cased and dmis-lab/biobert-base-cased-v1.1: vocab.txt and config.json."""
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "Paris", "paris"]
+    config = {"model_type": "bert", "vocab_size": len(vocabulary)}
+    files = {"vocab.txt": "\n".join(vocabulary).encode(), "config.json": json.dumps(config).encode()}
+    with HubServer() as server:
+        server.add("org/cased", files)
+        server.add("org/stated", {**files, "tokenizer_config.json": b'{"do_lower_case": true}'})
+        found = run(CASED, tmp_path, server)
+    assert found == {"org/cased": [5, 6], "org/stated": [6, 6]}

@@ -242,6 +242,12 @@ def test_every_span_predicted_takes_linear_time():
     [
         ({"relations": []}, r"predictions\[0\]: the record has no 'entities'"),
         ({"entities": []}, r"predictions\[0\]: the record has no 'relations'"),
+        (None, r"predictions\[0\]: the record cannot be read"),
+        ({"entities": None, "relations": []}, r"predictions\[0\]: entities cannot be read"),
+        (
+            {"entities": [{"type": "A", "start": 0, "end": 1}], "relations": None},
+            r"predictions\[0\]: relations cannot be read",
+        ),
         ({"entities": [{"type": "A", "start": 0}], "relations": []}, r"entity 0 has no 'end'"),
         ({"entities": [{"type": "A", "start": 0.0, "end": 1}], "relations": []}, r"entity 0 cannot be read"),
         ({"entities": [{"type": None, "start": 0, "end": 1}], "relations": []}, r"type None is not a string"),

@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import socket
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -29,6 +30,7 @@ from modeling_aspert.model_card import (
     render_model_card,
     write_model_card,
 )
+from modeling_aspert.reports import write_evaluation
 from modeling_aspert.scoring import compute_scores
 
 EXPECTED = Path(__file__).with_name("expected_model_card.md")
@@ -142,12 +144,7 @@ def _no_network(monkeypatch):
 @pytest.fixture
 def no_plots(monkeypatch):
     """As where matplotlib is not installed."""
-
-    def missing(*_: object) -> None:
-        raise ImportError("no matplotlib")
-
-    monkeypatch.setattr(module, "plot_training_curves", missing)
-    monkeypatch.setattr(module, "plot_per_type", missing)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
 
 
 def test_the_whole_card():
@@ -180,14 +177,17 @@ def test_the_hub_reads_it_back(tmp_path, no_plots):
         assert results["dev", name].metric_value == 100.0
 
 
-def test_pictures_only_where_they_were_drawn(tmp_path, no_plots):
+def test_pictures_only_where_they_were_drawn(tmp_path, no_plots, caplog):
     assert "![" not in write_model_card(tmp_path, make_data()).read_text()
     assert [path.name for path in tmp_path.iterdir()] == ["README.md"]
+    assert "training_curves.png is left out: Plots need matplotlib" in caplog.text
 
 
 def test_pictures_beside_the_card(tmp_path):
     pytest.importorskip("matplotlib")
-    text = write_model_card(tmp_path, make_data()).read_text()
+    data = make_data()
+    write_evaluation(tmp_path, "test", RECORDS, RECORDS, data.scores["test"], data.config)
+    text = write_model_card(tmp_path, data).read_text()
     names = re.findall(r"!\[.*?\]\((.*?)\)", text)
     assert names == ["per_type_test.png", "training_curves.png"]
     assert all((tmp_path / name).read_bytes().startswith(b"\x89PNG") for name in names)
@@ -439,7 +439,7 @@ def test_what_cannot_be_in_a_card_is_refused(fields, message):
 
 
 def test_a_failure_leaves_the_card_that_was_there(tmp_path, no_plots, monkeypatch):
-    (tmp_path / "README.md").write_text("old")
+    (tmp_path / "README.md").write_text(f"{MARK} old")
 
     def full(*_: object) -> None:
         raise OSError("no space left")
@@ -447,8 +447,16 @@ def test_a_failure_leaves_the_card_that_was_there(tmp_path, no_plots, monkeypatc
     monkeypatch.setattr("os.replace", full)
     with pytest.raises(OSError, match="no space left"):
         write_model_card(tmp_path, make_data())
-    assert (tmp_path / "README.md").read_text() == "old"
+    assert (tmp_path / "README.md").read_text() == f"{MARK} old"
     assert [path.name for path in tmp_path.iterdir()] == ["README.md"]
+
+
+def test_a_readme_of_somebody_else_stays(tmp_path, no_plots, caplog):
+    (tmp_path / "README.md").write_text("# my notes")
+    assert write_model_card(tmp_path, make_data()) == tmp_path / "MODEL_CARD.md"
+    assert (tmp_path / "README.md").read_text() == "# my notes" and "stays as it is" in caplog.text
+    (tmp_path / "README.md").unlink()
+    assert write_model_card(tmp_path, make_data()) == write_model_card(tmp_path, make_data()) == tmp_path / "README.md"
 
 
 if __name__ == "__main__":

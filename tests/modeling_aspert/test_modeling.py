@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+from unittest import mock
+
+import accelerate
 import pytest
 import reference
 import tiny
@@ -9,7 +13,13 @@ import torch
 from torch.nn import functional as F
 
 from modeling_aspert import AspertForJointExtraction
-from modeling_aspert.modeling_aspert import CHUNK_PAIR_VALUES, MAX_WIDTH_ROWS, AspertOutput, pairs_of_entities
+from modeling_aspert.modeling_aspert import (
+    CHUNK_PAIR_VALUES,
+    FEW_PAIR_VALUES,
+    MAX_WIDTH_ROWS,
+    AspertOutput,
+    pairs_of_entities,
+)
 
 NO_DROPOUT = {
     "encoder_fields": {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0},
@@ -214,6 +224,100 @@ def test_initial_weights():
             assert (parameter.abs() > 0.04).float().mean().item() == pytest.approx(0.0455, abs=0.012), name
 
 
+# ---------------------------------------------------------------------------- classifiers with layers of others
+
+
+class WithDelta(torch.nn.Module):
+    """A layer and what an adapter adds to it, as LoRA does; ``weight`` is the layer's own, as there."""
+
+    def __init__(self, layer: torch.nn.Linear) -> None:
+        super().__init__()
+        self.layer = layer
+        self.delta = torch.nn.Linear(layer.in_features, layer.out_features, bias=False)
+        torch.nn.init.normal_(self.delta.weight, 0.0, 0.3)
+
+    @property
+    def weight(self) -> torch.Tensor:
+        return self.layer.weight
+
+    @property
+    def bias(self) -> torch.Tensor:
+        return self.layer.bias
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        return self.layer(values) + self.delta(values)
+
+
+KINDS = pytest.mark.parametrize("kind", ["linear", "mlp"])
+
+
+def classifier_layers(model: AspertForJointExtraction) -> list[tuple[torch.nn.Module, str, torch.nn.Linear]]:
+    return [
+        (classifier, name, layer)
+        for classifier in (model.span_classifier, model.relation_classifier)
+        for name, layer in classifier.named_children()
+        if isinstance(layer, torch.nn.Linear)
+    ]
+
+
+def candidates(model: AspertForJointExtraction) -> dict[str, torch.Tensor]:
+    """A batch of all spans, and of more pairs than are scored one by one."""
+    batch = tiny.make_batch(model.config, training=False)
+    del batch["word_spans"]
+    spans = torch.arange(batch["spans"].shape[1])
+    pairs = torch.cartesian_prod(spans, spans).expand(len(batch["spans"]), -1, -1)
+    batch |= {"pairs": pairs, "pair_mask": batch["span_mask"].gather(1, pairs.amax(-1))}
+    assert int(batch["pair_mask"].sum()) > FEW_PAIR_VALUES
+    return batch
+
+
+@KINDS
+def test_an_adapter_counts_in_evaluation(monkeypatch, kind):
+    """As much as the same change of the weights, whatever is worked on at once."""
+    monkeypatch.setattr("modeling_aspert.modeling_aspert.CHUNK_SPANS", 7)
+    monkeypatch.setattr("modeling_aspert.modeling_aspert.CHUNK_PAIR_VALUES", 5000)
+    model = tiny.make_model(span_classifier=kind, relation_classifier=kind)
+    merged, batch = copy.deepcopy(model), candidates(model)
+    with torch.no_grad():
+        plain = model(**batch)
+        for (parent, name, layer), (_, _, other) in zip(classifier_layers(model), classifier_layers(merged)):
+            setattr(parent, name, WithDelta(layer))
+            other.weight += getattr(parent, name).delta.weight
+        found, expected = model(**batch), merged(**batch)
+    for name in ("span_logits", "relation_logits"):
+        torch.testing.assert_close(found[name], expected[name], rtol=1e-4, atol=1e-4)
+        assert (found[name] - plain[name]).abs().max() > 0.1
+
+
+@KINDS
+def test_offloaded_weights(kind):
+    """They come with a hook of each layer; without it there is nothing to multiply with."""
+    model = tiny.make_model(span_classifier=kind, relation_classifier=kind, word_shapes=True)
+    batch = candidates(model)
+    with torch.no_grad():
+        expected = model(**batch)
+        offloaded = accelerate.cpu_offload(copy.deepcopy(model), execution_device=torch.device("cpu"))
+        assert all(parameter.is_meta for parameter in offloaded.parameters())
+        found = offloaded(**batch)
+    for name in ("span_logits", "relation_logits"):
+        torch.testing.assert_close(found[name], expected[name], rtol=1e-4, atol=1e-4)
+
+
+@KINDS
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:.*quantize_per_tensor")
+def test_quantised_classifiers(kind):
+    model = tiny.make_model(span_classifier=kind, relation_classifier=kind)
+    batch = candidates(model)
+    quantization = pytest.importorskip("torch.ao.quantization", reason="moved to torchao")
+    quantised = quantization.quantize_dynamic(model, {torch.nn.Linear})
+    assert not classifier_layers(quantised)
+    with torch.no_grad():
+        found, expected = quantised(**batch), model(**batch)
+    for name in ("span_logits", "relation_logits"):
+        error = (found[name] - expected[name]).abs().mean() / expected[name].std()
+        assert 0 < error < 0.1
+
+
 # ------------------------------------------------------------------------------------------------------ pairs
 
 
@@ -248,6 +352,21 @@ def test_pairs_of_entities_by_hand():
     assert pairs.shape == (4, 6, 2)
     assert pairs[0, :2].tolist() == [[1, 3], [3, 1]]
     assert pairs[2].tolist() == [[0, 2], [0, 3], [2, 0], [2, 3], [3, 0], [3, 2]]
+
+
+def test_pairs_of_entities_ask_the_device_once(monkeypatch):
+    is_entity = torch.rand(5, 9, generator=torch.Generator().manual_seed(0)) > 0.5
+    asked = []
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.Tensor, "__int__", lambda tensor: asked.append(tensor.item()) or asked[-1])
+        pairs, mask = pairs_of_entities(is_entity)
+    assert asked == [is_entity.sum(-1).max().item()]
+    counts = is_entity.sum(-1)
+    assert mask.sum(-1).tolist() == (counts * (counts - 1)).tolist()
+    assert pairs.shape[1] == int(counts.max() * (counts.max() - 1))
+    for none in (torch.zeros(0, 4), torch.zeros(3, 0)):
+        pairs, mask = pairs_of_entities(none.bool())
+        assert pairs.shape == (len(none), 0, 2) and mask.shape == (len(none), 0)
 
 
 def test_padded_spans_are_never_entities():
@@ -370,6 +489,48 @@ def test_masked_labels_are_ignored():
     assert torch.equal(model(**batch).loss, before)
 
 
+@pytest.mark.parametrize("none_class", [False, True])
+def test_masked_out_is_as_left_out(none_class):
+    """Loss and gradients are those of the chosen spans and pairs alone; the others have logits, but no gradient."""
+    model = tiny.make_model(relation_none_class=none_class).train()
+    batch = tiny.make_batch(model.config)
+    spans, pairs = batch["span_mask"], batch["pair_mask"]
+    assert not spans.all() and not pairs.all()
+    output = model(**batch)
+    logits = [output.span_logits, output.relation_logits]
+    assert all(torch.isfinite(values).all() for values in logits)
+    targets = batch["pair_labels"].float()
+    if none_class:
+        targets = torch.cat([targets, 1 - targets.amax(-1, keepdim=True)], dim=-1)
+    expected = F.cross_entropy(logits[0][spans], batch["span_labels"][spans]) + F.binary_cross_entropy_with_logits(
+        logits[1][pairs], targets[pairs]
+    )
+    torch.testing.assert_close(output.loss, expected)
+    found, wanted = (torch.autograd.grad(loss, logits, retain_graph=True) for loss in (output.loss, expected))
+    for ours, slow, mask in zip(found, wanted, (spans, pairs)):
+        torch.testing.assert_close(ours, slow, rtol=1e-5, atol=1e-7)
+        assert ours[mask].any() and not ours[~mask].any()
+
+
+def test_the_loss_does_not_wait_for_the_device():
+    """Masks choose nothing: how much that is would have to be asked for."""
+    model = tiny.make_model()
+    batch = tiny.make_batch(model.config)
+    output = model(**batch)
+    given = (output.span_logits, output.relation_logits, batch["span_labels"], batch["pair_labels"])
+    with mock.patch.object(torch.Tensor, "__getitem__", side_effect=AssertionError):
+        losses = model._losses(*given, batch["span_mask"], batch["pair_mask"], None)
+    assert torch.equal(losses[0], output.span_loss) and torch.equal(losses[1], output.relation_loss)
+
+
+def test_labels_of_pairs_need_pairs():
+    model = tiny.make_model()
+    batch = tiny.make_batch(model.config)
+    for left_out in (("pairs",), ("pairs", "pair_mask")):
+        with pytest.raises(ValueError, match="pair_labels.*are those of pairs.*give these too"):
+            model(**{name: values for name, values in batch.items() if name not in left_out})
+
+
 def test_none_class_target_is_one_for_negative_pairs():
     """One positive pair (type 1) and one negative: targets (0, 1, 0; none 0) and (0, 0, 0; none 1)."""
     model = tiny.make_model(relation_none_class=True)
@@ -433,6 +594,39 @@ def test_attention_dropout_reaches_the_contribution():
     assert (loud - width).abs().mean() > 0.05
 
 
+# ------------------------------------------------------------------------------------------------- subclasses
+
+
+class WithStart(AspertForJointExtraction):
+    """A feature of its own: where a span begins, as a share of the sentence."""
+
+    def _span_sizes(self):
+        return {**super()._span_sizes(), "start": 1}
+
+    def _span_parts(self, table, attentions, spans, *rest, **options):
+        parts = super()._span_parts(table, attentions, spans, *rest, **options)
+        return {**parts, "start": spans[..., :1] / table.shape[2]}
+
+
+@pytest.mark.parametrize("fields", [{}, SWITCHES[11], SWITCHES[18]], ids=switch_name)
+def test_a_subclass_adds_a_feature_of_spans(tmp_path, fields):
+    """One column in the span classifier, two in the relation classifier; the rest is as it was."""
+    config = tiny.make_config(**fields)
+    plain, model = AspertForJointExtraction(config).eval(), WithStart(config).eval()
+    for layer, parent, columns in (
+        (model.span_classifier.input, plain.span_classifier.input, 1),
+        (model.relation_classifier.first, plain.relation_classifier.first, 2),
+    ):
+        assert layer.in_features == parent.in_features + columns
+    batch = tiny.make_batch(config)
+    model(**batch).loss.backward()
+    size = sum(model._span_sizes().values())
+    assert model.span_classifier.input.weight.grad[:, size - 1].any()
+    model.save_pretrained(tmp_path)
+    with torch.no_grad():
+        assert torch.equal(WithStart.from_pretrained(tmp_path)(**batch).loss, model(**batch).loss)
+
+
 # ---------------------------------------------------------------------------------------- output and precision
 
 
@@ -445,6 +639,9 @@ def test_tuple_output():
     expected = [output.loss, output.span_loss, output.relation_loss, output.span_logits, output.relation_logits]
     assert all(torch.equal(ours, theirs) for ours, theirs in zip(parts, expected))
     assert len(parts) == 7
+    model.config.return_dict = False
+    assert isinstance(model(**batch), tuple)
+    assert isinstance(model(**batch, return_dict=True), AspertOutput)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
@@ -588,13 +785,19 @@ def test_no_tensor_of_spans_by_tokens(monkeypatch, pooling, scope):
     assert bound < num_spans * C * n * n / 200
 
 
-@pytest.mark.parametrize("relation_classifier, relations", [("linear", 3), ("mlp", 3), ("linear", 0)])
-def test_everything_an_entity_finishes(relation_classifier, relations):
+@pytest.mark.parametrize(
+    "relation_classifier, relations, adapter",
+    [("linear", 3, False), ("mlp", 3, False), ("linear", 0, False), ("linear", 3, True), ("mlp", 3, True)],
+)
+def test_everything_an_entity_finishes(relation_classifier, relations, adapter):
     """An untrained model takes every span of 64 sub-words for an entity: 330,000 pairs, scored in bounded memory."""
     types = {} if relations else {"relation_types": [], "symmetric_relations": []}
     model = tiny.make_model(max_span_width=10, relation_classifier=relation_classifier, **types)
     with torch.no_grad():
         model.span_classifier.output.bias[1] = 1000.0
+    if adapter:
+        for parent, name, layer in classifier_layers(model):
+            setattr(parent, name, WithDelta(layer))
     batch = long_batch(model, 64)
     num_spans = batch["spans"].shape[1]
     num_pairs = num_spans * (num_spans - 1)

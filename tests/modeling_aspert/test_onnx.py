@@ -251,6 +251,14 @@ def test_the_command_and_what_takes_its_folder(exported, tmp_path, capsys):
     assert "relations.onnx is missing: export the model again" in errors[2]
 
 
+@pytest.mark.parametrize("part", ["span_classifier.input", "relation_classifier.output"])
+def test_what_a_graph_would_leave_out_is_refused(part, tmp_path):
+    model = make_model()
+    model.get_submodule(part).register_forward_hook(lambda layer, inputs, output: output + 1)
+    with pytest.raises(ValueError, match="a classifier has an adapter, a hook .* merge or remove it first"):
+        export_onnx(model, make_processor(), tmp_path)
+
+
 def test_inputs_that_the_export_cannot_take(exported, tmp_path):
     onnx = AspertOnnxModel(exported[2])
     ids = torch.ones(1, MAX_POSITIONS * 2 + 1, dtype=torch.long)

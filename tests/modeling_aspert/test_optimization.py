@@ -34,33 +34,60 @@ def slow_steps(start: torch.Tensor, steps: int) -> torch.Tensor:
     return torch.tensor(weights)
 
 
-def make_optimizer(*weights: torch.Tensor) -> UncorrectedAdamW:
-    return UncorrectedAdamW(weights, lr=RATES[0], betas=BETAS, eps=EPS, weight_decay=DECAY)
+def make_optimizer(*weights: torch.Tensor, **options: bool) -> UncorrectedAdamW:
+    return UncorrectedAdamW(weights, lr=RATES[0], betas=BETAS, eps=EPS, weight_decay=DECAY, **options)
 
 
 def take(optimizer: UncorrectedAdamW, weights: torch.Tensor, steps: range) -> None:
     drawn = gradients(steps.stop)
     for step in steps:
         optimizer.param_groups[0]["lr"] = RATES[step]
-        weights.grad = drawn[step]
+        weights.grad = drawn[step].to(weights.device)
         optimizer.step()
         assert optimizer.param_groups[0]["lr"] == RATES[step]
 
 
-def test_steps_equal_the_update_written_out() -> None:
+WAYS = [{}, {"foreach": True}, {"fused": True}]
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"))]
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("way", WAYS, ids=str)
+def test_steps_equal_the_update_written_out(way: dict[str, bool], device: str) -> None:
     start = torch.linspace(-1, 1, 7)
-    weights, unused = start.clone().requires_grad_(), torch.ones(3).requires_grad_()
-    take(make_optimizer(weights, unused), weights, range(len(RATES)))
+    weights, unused = (values.to(device).requires_grad_() for values in (start.clone(), torch.ones(3)))
+    take(make_optimizer(weights, unused, **way), weights, range(len(RATES)))
+    weights, unused = weights.cpu(), unused.cpu()
     torch.testing.assert_close(weights.detach(), slow_steps(start, len(RATES)), rtol=1e-5, atol=1e-6)
     assert torch.equal(unused, torch.ones(3))
 
 
-def test_steps_that_mixed_precision_skips_do_not_count() -> None:
+def test_defaults_are_those_of_berts_code() -> None:
+    assert UncorrectedAdamW([torch.ones(1)]).defaults["eps"] == 1e-6
+    assert UncorrectedAdamW([torch.ones(1)]).defaults["weight_decay"] == 0.0
+
+
+def test_a_closure_computes_the_gradients() -> None:
+    start = torch.linspace(-1, 1, 7)
+    weights, [gradient] = start.clone().requires_grad_(), gradients(1)
+    optimizer = make_optimizer(weights)
+
+    def closure() -> torch.Tensor:
+        loss = (weights * gradient).sum()
+        loss.backward()
+        return loss
+
+    assert optimizer.step(closure).item() == pytest.approx((start * gradient).sum().item())
+    torch.testing.assert_close(weights.detach(), slow_steps(start, 1), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("way", WAYS, ids=str)
+def test_steps_that_mixed_precision_skips_do_not_count(way: dict[str, bool]) -> None:
     results = []
     for bad in (0, 3):
         scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
         weights = torch.linspace(-1, 1, 7).requires_grad_()
-        optimizer = make_optimizer(weights)
+        optimizer = make_optimizer(weights, **way)
         for step in range(bad + 1):
             optimizer.zero_grad()
             scaler.scale((weights * (float("inf") if step < bad else 1.0)).sum()).backward()
@@ -71,14 +98,24 @@ def test_steps_that_mixed_precision_skips_do_not_count() -> None:
     assert not torch.equal(results[0], torch.linspace(-1, 1, 7))
 
 
-def test_goes_on_from_its_state() -> None:
-    whole = torch.linspace(-1, 1, 7).requires_grad_()
-    take(make_optimizer(whole), whole, range(6))
-    part = torch.linspace(-1, 1, 7).requires_grad_()
-    optimizer = make_optimizer(part)
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("moments_alone", [False, True])
+@pytest.mark.parametrize("way", WAYS, ids=str)
+def test_goes_on_from_its_state(way: dict[str, bool], moments_alone: bool, device: str) -> None:
+    if moments_alone and way.get("fused"):
+        pytest.skip("what holds the moments alone is never fused")
+    whole = torch.linspace(-1, 1, 7, device=device).requires_grad_()
+    take(make_optimizer(whole, **way), whole, range(6))
+    part = torch.linspace(-1, 1, 7, device=device).requires_grad_()
+    optimizer = make_optimizer(part, **way)
     take(optimizer, part, range(3))
     state = copy.deepcopy(optimizer.state_dict())
-    resumed = make_optimizer(part)
+    if moments_alone:
+        names = ("lr", "betas", "eps", "weight_decay", "params")
+        state["param_groups"] = [{name: group[name] for name in names} for group in state["param_groups"]]
+        for moments in state["state"].values():
+            del moments["step"]
+    resumed = make_optimizer(part, **way)
     resumed.load_state_dict(state)
     take(resumed, part, range(3, 6))
     assert torch.equal(whole, part)
@@ -96,7 +133,7 @@ def test_the_trainer_takes_it(tmp_path: Path) -> None:
     )
     optimizer = trainer.create_optimizer()
     assert type(optimizer) is UncorrectedAdamW
-    assert {group["eps"] for group in optimizer.param_groups} == {1e-6}
+    assert {(group["eps"], group["fused"]) for group in optimizer.param_groups} == {(1e-6, True)}
     assert {group["lr"] for group in optimizer.param_groups} == {trainer.args.learning_rate, 1e-3}
 
 

@@ -6,13 +6,15 @@ import copy
 import pickle
 import threading
 
+import accelerate.hooks
 import pytest
 import tiny
 import torch
+import torch.nn.utils.parametrizations
 import torch.nn.utils.prune
 from torch.nn import functional as F
 
-from modeling_aspert.packed_linear import MAX_ROWS, PackedForward, pack_linears
+from modeling_aspert.packed_linear import MAX_ROWS, PackedForward, is_plain, pack_linears
 
 pytestmark = pytest.mark.skipif(
     not torch.backends.mkldnn.is_available(), reason="PyTorch was built without oneDNN: nothing is packed"
@@ -288,6 +290,42 @@ def test_layers_that_are_not_plain_go_their_own_way(position, name):
     with torch.inference_mode():
         for layer in parent.values():
             torch.testing.assert_close(layer(values), F.linear(values, layer.weight, layer.bias), rtol=1e-5, atol=1e-6)
+
+
+class OtherLinear(torch.nn.Linear):
+    pass
+
+
+class OtherWeight(torch.Tensor):
+    pass
+
+
+def make_other(kind: str) -> torch.nn.Module:
+    layer = make_layer()
+    if kind == "class":
+        return OtherLinear(24, 40)
+    if kind == "weight":
+        layer.weight = torch.nn.Parameter(layer.weight.detach().as_subclass(OtherWeight))
+    elif kind == "pruned":
+        torch.nn.utils.prune.l1_unstructured(layer, "weight", amount=0.5)
+    elif kind == "parametrized":
+        torch.nn.utils.parametrizations.weight_norm(layer)
+    elif kind == "pre-hook":
+        layer.register_forward_pre_hook(lambda *_: None)
+    elif kind == "hook":
+        layer.register_forward_hook(lambda *_: None)
+    else:
+        accelerate.hooks.add_hook_to_module(layer, accelerate.hooks.ModelHook())
+    return layer
+
+
+@pytest.mark.parametrize("kind", ["class", "weight", "pruned", "parametrized", "pre-hook", "hook", "accelerate"])
+def test_what_is_not_plain(kind):
+    layer, values = make_other(kind), torch.randn(3, 24)
+    assert is_plain(make_layer()) and is_plain(make_layer(bias=False))
+    assert not is_plain(layer)
+    with torch.inference_mode():
+        torch.testing.assert_close(layer(values), F.linear(values, layer.weight, layer.bias))
 
 
 def test_a_merged_adapter_counts():

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from modeling_aspert.plots import plot_per_type, plot_training_curves
+from modeling_aspert.plots import drawn, plot_per_type, plot_training_curves
 from modeling_aspert.scoring import compute_scores
 
 HISTORY = [
@@ -52,6 +52,17 @@ def test_missing_matplotlib_names_the_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(ImportError, match=r"aspert\[plots\]"):
         plot_training_curves(HISTORY, tmp_path / "a.png")
+
+
+def test_drawn_tells_whether_there_is_a_picture(tmp_path, monkeypatch, caplog):
+    path = tmp_path / "curves.png"
+    assert drawn(plot_training_curves, HISTORY, path) and path.is_file()
+    assert not drawn(plot_training_curves, [], tmp_path / "nothing.png") and not caplog.records
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert not drawn(plot_training_curves, HISTORY, tmp_path / "missing.png")
+    [record] = caplog.records
+    assert record.getMessage().startswith("missing.png is left out: Plots need matplotlib; install it with")
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_drawing_leaves_pyplot_alone(tmp_path):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoModel, AutoProcessor, AutoTokenizer, BertTokenizerLegacy
 
-from modeling_aspert import AspertProcessor
-from modeling_aspert.processing_aspert import candidate_spans
+from modeling_aspert import AspertForJointExtraction, AspertProcessor
+from modeling_aspert.processing_aspert import candidate_spans, lowercases
 
 FAMILIES = list(tiny.FAMILIES)
 BYTE_LEVEL = ("roberta", "modernbert")
@@ -221,6 +223,106 @@ def test_limit_of_an_encoder_is_what_it_can_read(tmp_path, family, pad_token_id)
     ids = torch.full((1, limit + 1), 40)
     with pytest.raises((IndexError, RuntimeError)):
         encoder(input_ids=ids, attention_mask=torch.ones_like(ids))
+
+
+# -- upper and lower case ------------------------------------------------------------------------------------------
+
+SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[unused0]", "<S>"]
+CASED = [*SPECIAL, "Paris", "paris", "NATO", ".", *(f"the{number}" for number in range(80))]
+UNCASED = [piece for piece in CASED if piece in SPECIAL or piece == piece.lower()]
+
+
+def bare_encoder(folder: Path, vocabulary: list[str]) -> Path:
+    """A BERT with vocab.txt and config.json alone, as several of the Hub are."""
+    tiny.make_encoder_config("bert", vocab_size=len(vocabulary)).save_pretrained(folder)
+    (folder / "vocab.txt").write_text("\n".join(vocabulary) + "\n", encoding="utf-8")
+    return folder
+
+
+def pieces_of(processor: AspertProcessor, *words: str) -> list[str]:
+    return processor.tokenizer.convert_ids_to_tokens(processor.encode([words])[0].input_ids[1:-1])
+
+
+def reloaded(processor: AspertProcessor, folder: Path) -> AspertProcessor:
+    processor.save_pretrained(folder)
+    return AspertProcessor.from_pretrained(folder)
+
+
+def test_a_cased_vocabulary_alone_keeps_upper_case(tmp_path, caplog):
+    with caplog.at_level(logging.WARNING):
+        processor = AspertProcessor.from_encoder_pretrained(bare_encoder(tmp_path / "bert", CASED))
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{tmp_path / 'bert'}: a cased vocabulary, and no file says that text is lower-cased: it is not (lowercase=True "
+        "would)"
+    ]
+    for same in (processor, reloaded(processor, tmp_path / "saved")):
+        assert pieces_of(same, "Paris", "paris", "NATO", "Nato") == ["Paris", "paris", "NATO", "[UNK]"]
+        assert not lowercases(same.tokenizer)
+
+
+def test_an_uncased_vocabulary_alone_is_lower_cased(tmp_path, caplog):
+    """Its special tokens have upper-case letters, and a rare piece may."""
+    for vocabulary in (UNCASED, [*UNCASED, *(f"a{number}" for number in range(20)), "COVID"]):
+        processor = AspertProcessor.from_encoder_pretrained(bare_encoder(tmp_path, vocabulary))
+        assert pieces_of(processor, "Paris", "PARIS") == ["paris", "paris"]
+    assert not caplog.records
+
+
+def test_lower_casing_that_is_stated_is_respected(tmp_path, caplog):
+    folder = bare_encoder(tmp_path / "bert", CASED)
+    (folder / "tokenizer_config.json").write_text('{"do_lower_case": true}')
+    assert pieces_of(AspertProcessor.from_encoder_pretrained(folder), "Paris", "NATO") == ["paris", "[UNK]"]
+    (folder / "tokenizer_config.json").write_text('{"do_lower_case": false}')
+    assert pieces_of(AspertProcessor.from_encoder_pretrained(folder), "Paris", "NATO") == ["Paris", "NATO"]
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("stated", [True, False])
+def test_the_case_that_tokenizer_json_states_alone(tmp_path, stated):
+    folder = bare_encoder(tmp_path / "bert", CASED)
+    AutoTokenizer.from_pretrained(folder, do_lower_case=stated).save_pretrained(folder)
+    (folder / "tokenizer_config.json").unlink()
+    (folder / "vocab.txt").unlink()
+    assert json.loads((folder / "tokenizer.json").read_text())["normalizer"]["lowercase"] is stated
+    processor = AspertProcessor.from_encoder_pretrained(folder)
+    assert pieces_of(processor, "Paris") == ["paris" if stated else "Paris"]
+    assert lowercases(reloaded(processor, tmp_path / "saved").tokenizer) is stated
+
+
+@pytest.mark.parametrize("stated", [None, True, False])
+@pytest.mark.parametrize("lowercase", [True, False])
+@pytest.mark.parametrize("vocabulary", [CASED, UNCASED], ids=["cased", "uncased"])
+def test_the_case_that_is_asked_for(tmp_path, caplog, vocabulary, lowercase, stated):
+    folder = bare_encoder(tmp_path / "bert", vocabulary)
+    if stated is not None:
+        (folder / "tokenizer_config.json").write_text(json.dumps({"do_lower_case": stated}))
+    processor = AspertProcessor.from_encoder_pretrained(folder, lowercase=lowercase)
+    expected = "paris" if lowercase else "Paris" if "Paris" in vocabulary else "[UNK]"
+    for same in (processor, reloaded(processor, tmp_path / "saved")):
+        assert pieces_of(same, "Paris") == [expected]
+    assert not caplog.records
+
+
+def test_a_case_that_the_tokenizer_does_not_offer(tmp_path):
+    tiny.make_encoder_folder(tmp_path, "roberta")
+    assert not lowercases(AspertProcessor.from_encoder_pretrained(tmp_path, lowercase=False).tokenizer)
+    with pytest.raises(
+        ValueError, match="the tokenizer: lowercase = True is not valid: RobertaTokenizer leaves no ch"
+    ):
+        AspertProcessor.from_encoder_pretrained(tmp_path, lowercase=True)
+
+
+def test_encoder_in_a_subfolder(tmp_path):
+    tiny.make_encoder_folder(tmp_path, "roberta")
+    tiny.make_encoder_folder(tmp_path / "enc")
+    processor = AspertProcessor.from_encoder_pretrained(tmp_path, subfolder="enc")
+    assert pieces_of(processor, "Ada", "unhappy") == ["Ada", "un", "##happy"]
+    types = {"entity_types": ["a"], "relation_types": ["r"]}
+    model = AspertForJointExtraction.from_encoder_pretrained(tmp_path, subfolder="enc", **types)
+    assert model.config.encoder_config.model_type == "bert"
+    (tmp_path / "enc" / "tokenizer.json").write_text("[]")
+    with pytest.raises(ValueError, match="enc/tokenizer.json: no JSON object"):
+        AspertProcessor.from_encoder_pretrained(tmp_path, subfolder="enc")
 
 
 def test_slow_tokenizers_are_refused(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from unittest import mock
 
 import pytest
 import tiny
@@ -116,6 +117,8 @@ def test_only_in_training_and_where_it_saves_a_row():
     assert len(model.train()._packing(mask).rows) == 2
     assert model._packing(mask[:1]) is None
     assert model._packing(torch.ones(3, 7, dtype=torch.long)) is None
+    with mock.patch.object(torch.compiler, "is_compiling", return_value=True):
+        assert model._packing(mask) is None
     other = copy.deepcopy(model)
     other.encoder.config._attn_implementation = "flash_attention_2"
     assert other._packing(mask) is None

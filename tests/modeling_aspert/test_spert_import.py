@@ -100,6 +100,18 @@ def test_import_saves_and_loads(checkpoint, tmp_path):
     assert torch.equal(loaded(**batch).span_logits, model(**batch).span_logits)
 
 
+def test_a_cased_checkpoint_without_a_tokenizer_configuration(checkpoint):
+    """SpERT's code leaves vocab.txt; its CoNLL04 model is of a cased BERT."""
+    folder, _ = checkpoint
+    vocabulary = json.loads((folder / "tokenizer.json").read_text())["model"]["vocab"]
+    (folder / "vocab.txt").write_text("\n".join(vocabulary), encoding="utf-8")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (folder / name).unlink()
+    _, processor = load_spert(*checkpoint)
+    pieces = processor.tokenizer.convert_ids_to_tokens(processor.encode([["Ada", "London"]])[0].input_ids)
+    assert pieces == ["[CLS]", "Ada", "London", "[SEP]"]
+
+
 def test_weights_in_half_precision_run_in_fp32(checkpoint):
     folder, _ = checkpoint
     weights = load_file(folder / "model.safetensors")

@@ -61,14 +61,41 @@ def test_text_lines(write):
     assert [record.text for record in read_inputs(path)][3] == "fünf"
 
 
-def test_folder(write, tmp_path):
+def test_folder(write, tmp_path, caplog):
     write("folder/b.txt", "zwei\r\nZeilen\n")
     write("folder/a.x.TXT.gz", "\ufeffeins")
     write("folder/b.ann", "T1")
+    write("folder/._b.txt", b"\xff")
+    (tmp_path / "folder" / "more.txt").mkdir()
     assert list(read_inputs([tmp_path / "folder"])) == [
         InputRecord("a.x", "eins", None, str(tmp_path / "folder" / "a.x.TXT.gz"), None),
         InputRecord("b", "zwei\r\nZeilen\n", None, str(tmp_path / "folder" / "b.txt"), None),
     ]
+
+    assert "left out 2 files or folders that are no .txt files, such as 'b.ann'" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["a.log", "a.txt", "-"])
+def test_json_lines_are_not_taken_for_texts(write, monkeypatch, name):
+    content = '\n{"id": 7, "text": "Rome"}\n'
+    path = name if name == "-" else write(name, content)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content.encode())))
+    with pytest.raises(InputError, match="looks like JSON lines: say --input-format jsonl"):
+        texts_of(path)
+    for form, expected in (("jsonl", ["Rome"]), ("text", content.splitlines())):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content.encode())))
+        assert texts_of(path, format=form) == expected
+    other = '{"no": "text"}\n{half\n'
+    assert texts_of(write("b.txt", other)) == other.splitlines()
+
+
+def test_a_single_column_of_another_name_is_said(write, caplog):
+    path = write("a.csv", "Lisbon is in Portugal.\nOslo is in Norway.\n")
+    assert texts_of(path) == ["Oslo is in Norway."]
+    assert "'Lisbon is in Portugal.' is taken for the name of the column" in caplog.text
+    caplog.clear()
+    assert texts_of(path, column="Lisbon is in Portugal.") == texts_of(write("b.csv", "text\nOslo is in Norway.\n"))
+    assert not caplog.text
 
 
 def test_standard_input(monkeypatch):
@@ -148,7 +175,7 @@ def test_parquet(tmp_path):
         ("a.jsonl", '{"text": "a", "id": true}', {}, "{}, line 1: the id is a boolean, give a string or an integer"),
         ("a.json", '{"text": "a"}', {}, "{}: expected a list of records, found an object; name JSON lines *.jsonl"),
         ("a.json", '[{"text": "a"}, 3]', {}, "{}, record 1: expected an object"),
-        ("a.json", '[{"text": "a"}, {"text": 5}]', {}, "{}, record 1: 'text' is a number, give a string"),
+        ("a.json", '[{"text": "a"}, {"text": 5}]', {}, "{}, record 1: 'text' is an integer, give a string"),
         ("a.json", '[{"text": "a", "id": 1, "id": 2}]', {}, "{}, record 0: the key 'id' is given more than once, keep one"),
         ("a.json", '[{"text": {"b": 1, "b": 2}}]', {}, "{}, record 0: 'text' is an object, give a string"),
         ("a.json.gz", "[" + " " * 10_000, {}, "{}: a JSON list of more than 1000 bytes, which would be loaded whole: write an object a line to a file *.jsonl"),

@@ -10,7 +10,7 @@ from tiny import RECORDS, make_model, make_processor
 from modeling_aspert import Extractor
 from modeling_aspert.extraction import Sentence
 from modeling_aspert.scoring import compute_scores
-from modeling_aspert.thresholds import _ENTITY_THRESHOLDS, _RELATION_THRESHOLDS, learn_thresholds, loose
+from modeling_aspert.thresholds import _ENTITY_THRESHOLDS, _RELATION_THRESHOLDS, learn_thresholds, loosest_fields
 
 NOTHING = [{"tokens": ["a"], "entities": [], "relations": []}]
 
@@ -36,7 +36,7 @@ def test_no_choice_scores_better(metric):
     wanted = {"relation_threshold": 0.45, "entity_threshold": 0.5, "entity_overlap": "flat"}
     gold = predicted(model, processor, wanted)
     assert sum(len(record["relations"]) for record in gold) > 5
-    found = predicted(model, processor, loose(config))
+    found = predicted(model, processor, loosest_fields(config))
     assert score(found, config, metric, gold) < 100
     learnt = learn_thresholds(found, gold, config, metric)
     assert list(learnt) == ["relation_threshold", "entity_threshold", "entity_overlap"]
@@ -52,10 +52,10 @@ def test_no_choice_scores_better(metric):
 def test_what_is_as_good_stays_as_it_is():
     model, processor = make_model(), make_processor()
     model.config.update({"relation_threshold": 0.07, "entity_threshold": 0.11})
-    assert loose(model.config)["relation_threshold"] == 0.07
+    assert loosest_fields(model.config)["relation_threshold"] == 0.07
     now = {"relation_threshold": 0.07, "entity_threshold": 0.11, "entity_overlap": "allow"}
     gold = predicted(model, processor, now)
-    found = predicted(model, processor, loose(model.config))
+    found = predicted(model, processor, loosest_fields(model.config))
     assert learn_thresholds(found, gold, model.config, "re_strict_micro_f1") == now
     assert learn_thresholds(NOTHING, NOTHING, model.config, "ner_micro_f1") == now
 

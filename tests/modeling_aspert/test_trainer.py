@@ -11,12 +11,21 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tiny import FAMILIES, RECORDS, make_batch, make_model
 from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_utils import HubStrategy
 
-from modeling_aspert import AspertDataCollator, AspertTrainer, AspertTrainingArguments
+import modeling_aspert.trainer as trainer_module
+from modeling_aspert import (
+    AspertDataCollator,
+    AspertForJointExtraction,
+    AspertTrainer,
+    AspertTrainingArguments,
+    JointExtractionDataset,
+)
 from modeling_aspert.dataset import EpochSampler
 from tests.training_corpus import empty_record, make_encoder, make_records
-from tests.training_steps import NO_DROPOUT, evaluate, make_trainer, save_evaluation, save_steps, take_steps
+from tests.training_steps import LABELS, NO_DROPOUT, evaluate, make_trainer, save_evaluation, save_steps, take_steps
 from tests.training_worker import run_together
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -65,6 +74,7 @@ def records() -> list[dict[str, Any]]:
     return records
 
 
+EVALUATE_BY_TWO = {"per_device_eval_batch_size": 2}
 EIGHT = {"per_device_train_batch_size": 8}
 FOUR_TWICE = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2}
 FOUR = {"per_device_train_batch_size": 4}
@@ -181,6 +191,33 @@ def test_gradient_checkpointing_that_loses_the_attentions_gradient_is_refused(
     fields = {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": True}}
     with pytest.raises(ValueError, match="set use_reentrant to False"):
         make_trainer(encoder, tmp_path, records, **EIGHT, **fields)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"relation_types": [], "symmetric_relations": []},
+        {"relation_none_class": True, "relation_contribution": False, "contribution_threshold": 0.999},
+        {"word_shapes": True, "span_boundaries": True, "relation_entity_types": True, "relation_classifier": "mlp"},
+        {"attentional_contribution": False, "span_classifier": "linear"},
+    ],
+    ids=lambda fields: " ".join(fields) or "paper",
+)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_weight_has_a_gradient_in_every_batch(family: str, fields: dict[str, Any]) -> None:
+    """So DistributedDataParallel need not look for weights without one."""
+    assert AspertTrainingArguments(use_cpu=True).ddp_find_unused_parameters is False
+    model = make_model(family, **fields).train()
+    related, unrelated = RECORDS[:2], [{**record, "relations": []} for record in RECORDS]
+    without_pairs = unrelated[2:]
+    for records, count in ((related, 5), (related, 0), (unrelated, 5), (without_pairs, 5), (without_pairs, 0)):
+        if records is related and not model.config.relation_types:
+            continue
+        model.zero_grad()
+        counts = {"negative_entity_count": count, "negative_relation_count": count}
+        model(**make_batch(model.config, family, records=records, **counts)).loss.backward()
+        assert not [name for name, weights in model.named_parameters() if weights.grad is None]
 
 
 # -- sampling ------------------------------------------------------------------------------------------------------
@@ -350,9 +387,26 @@ def test_learning_rate_warms_up_and_decays(encoder: Path, tmp_path: Path) -> Non
     assert rates == pytest.approx([1e-2 * min(step / 2, (20 - step) / 18) for step in range(20)])
 
 
-def test_arguments_are_checked() -> None:
-    with pytest.raises(ValueError, match="negative_relation_count = -2"):
-        AspertTrainingArguments(negative_relation_count=-2, use_cpu=True)
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"negative_relation_count": -2}, "negative_relation_count = -2"),
+        ({"eval_do_concat_batches": False}, "eval_do_concat_batches = False is not valid: scores .*; leave it out"),
+        ({"batch_eval_metrics": True}, "batch_eval_metrics = True is not valid: scores .*; leave it out"),
+        ({"label_smoothing_factor": 0.1}, "label_smoothing_factor = 0.1 is not valid: the losses .*; leave it out"),
+        ({"hub_strategy": "every_save"}, "hub_strategy = every_save is not valid: checkpoints .*; leave it out"),
+        ({"hub_strategy": "checkpoint"}, "hub_strategy = checkpoint is not valid: checkpoints .*; leave it out"),
+    ],
+)
+def test_arguments_are_checked(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        AspertTrainingArguments(**fields, use_cpu=True)
+
+
+def test_the_arguments_that_are_refused_are_not_the_defaults() -> None:
+    assert AspertTrainingArguments(use_cpu=True).hub_strategy == "end"
+    for strategy in ("end", HubStrategy.END):
+        assert AspertTrainingArguments(hub_strategy=strategy, use_cpu=True).hub_strategy is HubStrategy.END
 
 
 def test_one_of_several_gpus_is_used(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
@@ -434,6 +488,84 @@ def test_evaluation_has_no_loss_and_leaves_the_training_collator(encoder: Path, 
     assert "span_labels" in next(iter(trainer.get_train_dataloader()))
 
 
+def test_an_untrained_model_is_scored_on_its_best_relations(
+    encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    trainer = make_trainer(encoder, tmp_path, make_records(6, 3), {"relation_threshold": 0.0}, **EVALUATE_BY_TWO)
+    with torch.no_grad():
+        trainer.model.span_classifier.output.bias[1] += 1000  # every span is an entity
+    trainer.evaluate(trainer.train_dataset)
+    whole = trainer.predicted_records
+    assert not caplog.records
+    monkeypatch.setattr(trainer_module, "MAX_SENTENCE_RELATIONS", 40)
+    trainer.evaluate(trainer.train_dataset)
+    for record, cut in zip(whole, trainer.predicted_records, strict=True):
+        assert len(record["relations"]) > 40 and cut["entities"] == record["entities"]
+        best = sorted((relation["score"] for relation in record["relations"]), reverse=True)[:40]
+        assert sorted((relation["score"] for relation in cut["relations"]), reverse=True) == best
+    [warning] = caplog.records
+    left_out = sum(len(record["relations"]) - 40 for record in whole)
+    assert warning.getMessage().startswith(f"{left_out} relations that reach their thresholds are left out")
+
+
+def test_thresholds_that_cannot_be_learnt_are_refused_before_predicting(
+    encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = make_trainer(encoder, tmp_path, make_records(3, 3), {"relation_none_class": True})
+    monkeypatch.setattr(trainer, "predict", None)
+    with pytest.raises(ValueError, match="relation_none_class"):
+        trainer.learn_thresholds(trainer.train_dataset)
+
+
+# -- a model for each training -------------------------------------------------------------------------------------
+
+
+def test_a_model_for_each_training(encoder: Path, tmp_path: Path) -> None:
+    """As a search of hyperparameters makes them: what is collated, decoded and learnt follows the model of the trial."""
+    made = make_trainer(encoder, tmp_path, make_records(8, 3), num_train_epochs=1, **FOUR)
+    models: list[AspertForJointExtraction] = []
+
+    def model_init() -> AspertForJointExtraction:
+        fields = {**NO_DROPOUT, "span_classifier_size": 16, "relation_threshold": 0.0}
+        fields["max_span_width"] = 3 - len(models)
+        models.append(AspertForJointExtraction.from_encoder_pretrained(encoder, **LABELS, **fields))
+        with torch.no_grad():
+            models[-1].span_classifier.output.bias[1] += 1000  # every span is an entity
+        return models[-1]
+
+    trainer = AspertTrainer(
+        model_init=model_init,
+        args=made.args,
+        processing_class=made.processing_class,
+        train_dataset=made.train_dataset,
+        eval_dataset=made.train_dataset,
+    )
+    for width in (2, 1):
+        trainer.args.negative_entity_count = width
+        trainer.train()
+        batch = trainer.collator([trainer.train_dataset[0]])
+        assert (batch["span_labels"] == 0).sum() == width
+        assert trainer.model is models[-1] and trainer.state.global_step == 2
+        trainer.evaluate()
+        spans = [entity for record in trainer.predicted_records for entity in record["entities"]]
+        assert {entity["end"] - entity["start"] for entity in spans} == set(range(1, width + 1))
+    assert len(models) == 3
+    learnt = trainer.learn_thresholds(made.train_dataset)
+    assert {name: getattr(trainer.model.config, name) for name in learnt} == learnt
+    assert models[1].config.relation_threshold == 0.0
+
+
+def test_a_model_that_loses_the_attentions_gradient_is_refused_also_where_it_is_made(
+    encoder: Path, tmp_path: Path
+) -> None:
+    made = make_trainer(encoder, tmp_path, make_records(3, 3))
+    made.args.gradient_checkpointing_kwargs = {"use_reentrant": True}
+    with pytest.raises(ValueError, match="set use_reentrant to False"):
+        AspertTrainer(model_init=lambda: made.model, args=made.args, processing_class=made.processing_class)
+    with pytest.raises(ValueError, match="give the model's AspertProcessor"):
+        AspertTrainer(made.model, made.args)
+
+
 # -- results -------------------------------------------------------------------------------------------------------
 
 
@@ -451,10 +583,15 @@ def test_patience_reaches_a_trainer_made_by_hand(encoder: Path, tmp_path: Path) 
 
 
 def test_a_loop_over_a_dataset_is_one_epoch(encoder: Path, tmp_path: Path) -> None:
-    dataset = make_trainer(encoder, tmp_path, make_records(3, 1)).train_dataset
+    trainer = make_trainer(encoder, tmp_path, make_records(3, 1))
+    dataset = trainer.train_dataset
     assert [item["index"] for item in dataset] == [0, 1, 2] and {item["epoch"] for item in dataset} == {0}
     with pytest.raises(IndexError, match="index -1"):
         dataset[-1]
+    nothing = JointExtractionDataset([], trainer.processing_class, dataset.config)
+    assert list(nothing) == []
+    with pytest.raises(IndexError, match="index 0: the data set has no sentence"):
+        nothing[0]
 
 
 @pytest.mark.parametrize(

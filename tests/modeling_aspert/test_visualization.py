@@ -141,6 +141,10 @@ def test_nothing_is_loaded_and_only_the_own_script_and_style_run():
         ({"entities": []}, "record 0 has neither `text` nor `tokens`"),
         ({"text": 3}, "record 0: text is 3, not a string"),
         ({"tokens": "words"}, "record 0: tokens is not a list of strings"),
+        ({"tokens": None}, "record 0: tokens is not a list of strings"),
+        ({"tokens": ["a", None]}, "record 0: tokens is not a list of strings"),
+        ({"text": "ab", "entities": 5}, "record 0: entities is 5, not a list"),
+        ({"tokens": ["a"], "relations": True}, "record 0: relations is True, not a list"),
         (
             {"text": "ab", "entities": [{"type": "A", "start": 0, "end": 3}]},
             "entity 0: 0–3 is no span .* 2 characters",
