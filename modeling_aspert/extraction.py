@@ -452,7 +452,7 @@ class Extractor:
             batch["pair_mask"] &= (heads != tails).any(-1)
         batch = {name: values.to(self.model.device) for name, values in batch.items()}
         with torch.inference_mode():
-            output = self.model(**batch)
+            output = self.model(**batch, return_dict=True)
             predictions = decode(
                 output,
                 word_spans,

@@ -36,7 +36,7 @@ MAX_WIDTH_ROWS = 100
 CHUNK_SPANS = 1024
 CHUNK_CONTEXTS = 16384
 CHUNK_PAIR_VALUES = 2**22
-# Types of weights that are no numbers of a quantisation.
+# Types of weights that are numbers, and not the codes of a quantisation.
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 # Pairs x outputs of the layer that sees them, up to which each pair by itself takes less time than to find what they share.
 FEW_PAIR_VALUES = 512
@@ -435,8 +435,8 @@ class AspertForJointExtraction(AspertPreTrainedModel):
             found = "" if wrong is None else f" of the shape {list(wrong.shape)}"
             raise ValueError(
                 f"the encoder ({config.model_type}) returned {len(attentions)} attention tensors{found}, not "
-                f"{config.num_hidden_layers}{found and f' of {list(shape)}'}: load it with attn_implementation='eager', or "
-                "set attentional_contribution=False"
+                f"{config.num_hidden_layers} of {list(shape)}: load it with attn_implementation='eager', or set "
+                "attentional_contribution=False"
             )
         return hidden, attentions
 

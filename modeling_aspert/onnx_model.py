@@ -97,8 +97,10 @@ class AspertOnnxModel:
         pair_mask: Tensor | None = None,
         special_tokens_mask: Tensor | None = None,
         word_shapes: Tensor | None = None,
+        return_dict: bool = True,
     ) -> AspertOutput:
-        """Scores of candidate spans and pairs, without a loss: see :meth:`AspertForJointExtraction.forward`.
+        """Scores of candidate spans and pairs, without a loss: see :meth:`AspertForJointExtraction.forward`; never a
+        tuple.
 
         Raises:
             ValueError: an input longer than the export allows, or no special_tokens_mask or word_shapes where they are

@@ -314,7 +314,7 @@ class AspertTrainer(Trainer):
             FloatingPointError: the loss is not finite; names the records of the batch.
         """
         index = inputs.pop("index", None)
-        outputs = model(**inputs, num_items_in_batch=num_items_in_batch)
+        outputs = model(**inputs, num_items_in_batch=num_items_in_batch, return_dict=True)
         loss = outputs["loss"]
         if not torch.isfinite(loss):
             records = index.tolist() if index is not None else "unknown"
@@ -507,7 +507,7 @@ class AspertTrainer(Trainer):
         inputs = self._prepare_inputs(inputs)
         index, word_spans = inputs.pop("index"), inputs.pop("word_spans")
         with torch.no_grad(), self.compute_loss_context_manager():
-            output = model(**inputs)
+            output = model(**inputs, return_dict=True)
         if not torch.isfinite(output.span_logits).all():
             raise FloatingPointError(
                 f"the scores of records {index.tolist()} are no numbers at step {self.state.global_step}: the training "

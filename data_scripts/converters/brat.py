@@ -31,10 +31,10 @@ def read_brat(path: str | PathLike[str]) -> Conversion:
     """Read entities (T lines) and binary relations (R lines; the first argument is the head).
 
     Of a folder, the folders in it are read too; hidden files are not. A record is a line of the text that is not blank;
-    its orig_id is `NAME_NUMBER`, the file's name from the folder on and the number of the line, from 0. Words are those of `split_words`, cut at the borders of entities. What has no place in a record is
-    left out, with a warning that counts and names it: discontinuous entities, entities and relations across lines,
-    relations whose arguments were left out, and lines of other kinds. Raises `DataError` with every problem of the
-    files.
+    its orig_id is `NAME_NUMBER`, the file's name from the folder on and the number of the line, from 0. Words are those
+    of `split_words`, cut at the borders of entities. What has no place in a record is left out, with a warning that counts
+    and names it: discontinuous entities, entities and relations across lines, relations whose arguments were left out, and
+    lines of other kinds. Raises `DataError` with every problem of the files.
     """
     conversion = Conversion([], LabelSchema(()))
     problems: list[Problem] = []
