@@ -317,12 +317,12 @@ def run(model_args: Any, data_args: DataArguments, args: AspertTrainingArguments
 
 def _check_arguments(data_args: DataArguments, args: AspertTrainingArguments) -> None:
     """Raise ValueError for what would show when it is first used, hours later."""
+    if args.do_train and args.max_steps <= 0 and not 0 < args.num_train_epochs < math.inf:
+        raise ValueError(f"num_train_epochs = {args.num_train_epochs} is not valid: it must be a number > 0")
     for name, value in vars(args).items():
         # a norm without a limit is one that is not clipped
         if isinstance(value, float) and not math.isfinite(value) and (name, value) != ("max_grad_norm", math.inf):
             raise ValueError(f"{name} = {value} is not valid: it must be a number")
-    if args.do_train and args.max_steps <= 0 and not 0 < args.num_train_epochs < math.inf:
-        raise ValueError(f"num_train_epochs = {args.num_train_epochs} is not valid: it must be a number > 0")
     if os.path.realpath(args.output_dir) == os.path.realpath(data_args.dataset):
         raise ValueError(f"output_dir = {args.output_dir} is the folder of the data: give another one")
     if data_args.word_splitter is not None:

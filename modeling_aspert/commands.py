@@ -308,6 +308,8 @@ def validate(args: Namespace) -> None:
         try:
             records = data_scripts.read_records(path)
         except data_scripts.DataError as error:
+            if len(args.data) == 1:
+                raise
             print("\n".join(f"error: {problem}" for problem in error.problems))
             failed += 1
             continue

@@ -5,12 +5,31 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from safetensors import SafetensorError
 
-from data_scripts.writing import atomic_path
+
+@contextmanager
+def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Give a temporary path beside `path`, and rename it to `path` if the block ends without an exception.
+
+    As `data_scripts.writing` has it, which would bring the `datasets` library along. Raises OSError that names `path`
+    where it cannot be written.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        yield temporary
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise OSError(error.errno, f"cannot be written ({error.strerror or error})", str(path)) from error
+    finally:
+        with suppress(OSError):  # renamed, or never made
+            temporary.unlink()
 
 
 def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:

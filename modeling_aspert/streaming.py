@@ -25,8 +25,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
-from data_scripts.reading import json_type
-
 from .record_writer import Output, Record, json_line, output_target
 
 # A record is held in memory, and a file without line breaks is one line.
@@ -255,7 +253,7 @@ def _read_json(file: IO[bytes], path: str, column: str | None) -> Iterator[_Row]
     values = _parse(text, path)
     del text
     if not isinstance(values, list):
-        raise InputError(f"{path}: expected a list of records, found {json_type(values)}; name JSON lines *.jsonl")
+        raise InputError(f"{path}: expected a list of records, found {_json_type(values)}; name JSON lines *.jsonl")
     for number, value in enumerate(values):
         yield *_fields(value, column, f"{path}, record {number}"), path, number
 
@@ -279,26 +277,31 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _fields(value: Any, column: str | None, where: str) -> tuple[str | int | None, str | None, list[str] | None]:
     """Id, text and tokens of a JSON object."""
     if not isinstance(value, dict):
-        raise InputError(f'{where}: expected an object such as {{"text": "..."}}, found {json_type(value)}')
+        raise InputError(f'{where}: expected an object such as {{"text": "..."}}, found {_json_type(value)}')
     if isinstance(value, _Repeated):
         raise InputError(f"{where}: the key {value.most_common(1)[0][0]!r} is given more than once, keep one of them")
     own_id = value.get("id", value.get("orig_id"))
     if own_id is not None and type(own_id) not in (str, int):
-        raise InputError(f"{where}: the id is {json_type(own_id)}, give a string or an integer")
+        raise InputError(f"{where}: the id is {_json_type(own_id)}, give a string or an integer")
     name = column or "text"
     if name in value:
         if not isinstance(value[name], str):
-            raise InputError(f"{where}: {name!r} is {json_type(value[name])}, give a string")
+            raise InputError(f"{where}: {name!r} is {_json_type(value[name])}, give a string")
         return own_id, value[name], None
     if column is not None or "tokens" not in value:
         raise InputError(f"{where}: no field {name!r}, only {_listed(value)}")
     tokens = value["tokens"]
     if not isinstance(tokens, list):
-        raise InputError(f"{where}: 'tokens' is {json_type(tokens)}, give a list of words")
+        raise InputError(f"{where}: 'tokens' is {_json_type(tokens)}, give a list of words")
     for index, token in enumerate(tokens):
         if not isinstance(token, str) or not token:
             raise InputError(f"{where}: tokens[{index}] is {json.dumps(token)}, give a word")
     return own_id, None, tokens
+
+
+def _json_type(value: Any) -> str:
+    names = {dict: "an object", list: "a list", str: "a string", bool: "a boolean", type(None): "null"}
+    return next((name for kind, name in names.items() if isinstance(value, kind)), "a number")
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -175,7 +175,7 @@ def test_parquet(tmp_path):
         ("a.jsonl", '{"text": "a", "id": true}', {}, "{}, line 1: the id is a boolean, give a string or an integer"),
         ("a.json", '{"text": "a"}', {}, "{}: expected a list of records, found an object; name JSON lines *.jsonl"),
         ("a.json", '[{"text": "a"}, 3]', {}, "{}, record 1: expected an object"),
-        ("a.json", '[{"text": "a"}, {"text": 5}]', {}, "{}, record 1: 'text' is an integer, give a string"),
+        ("a.json", '[{"text": "a"}, {"text": 5}]', {}, "{}, record 1: 'text' is a number, give a string"),
         ("a.json", '[{"text": "a", "id": 1, "id": 2}]', {}, "{}, record 0: the key 'id' is given more than once, keep one"),
         ("a.json", '[{"text": {"b": 1, "b": 2}}]', {}, "{}, record 0: 'text' is an object, give a string"),
         ("a.json.gz", "[" + " " * 10_000, {}, "{}: a JSON list of more than 1000 bytes, which would be loaded whole: write an object a line to a file *.jsonl"),
