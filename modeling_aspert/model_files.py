@@ -58,8 +58,12 @@ def read_config(name_or_path: str | os.PathLike[str], **place: Any) -> dict[str,
     if Path(name_or_path).is_dir():
         # says more than transformers does
         read_object(local_file(name_or_path, CONFIG_NAME, place))
-    fields, _ = PretrainedConfig.get_config_dict(name_or_path, **place)
-    return fields
+    try:
+        return PretrainedConfig.get_config_dict(name_or_path, **place)[0]
+    except OSError as error:
+        if str(name_or_path) in str(error):
+            raise
+        raise OSError(one_line(error, name_or_path)) from error
 
 
 def local_file(name_or_path: str | os.PathLike[str], file: str, place: dict[str, Any]) -> Path:

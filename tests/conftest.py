@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
+from filelock import FileLock
 
 
 def missing(variable: str, reason: str) -> NoReturn:
@@ -123,8 +124,18 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 @pytest.fixture(scope="session")
 def quickstart_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model trained for a moment by the quickstart's command; too short to be good, long enough to find entities."""
+    base = tmp_path_factory.getbasetemp()
+    # one for all workers
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "quickstart" / "model"
+    folder.parent.mkdir(exist_ok=True)
+    with FileLock(f"{folder}.lock"):
+        if not (folder / "README.md").is_file():
+            _train_quickstart(folder)
+    return folder
+
+
+def _train_quickstart(folder: Path) -> None:
     root = Path(__file__).resolve().parents[1]
-    folder = tmp_path_factory.mktemp("quickstart") / "model"
     command = [sys.executable, str(root / "train.py"), str(root / "configuration" / "quickstart.yaml")]
     command += ["--output_dir", str(folder), "--num_train_epochs", "3", "--disable_tqdm", "true"]
     command += [
@@ -140,4 +151,3 @@ def quickstart_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert done.returncode == 0, done.stderr[-4000:]
     for checkpoint in folder.glob("checkpoint-*"):
         shutil.rmtree(checkpoint)
-    return folder

@@ -299,3 +299,15 @@ def test_a_resize_is_the_encoders(tmp_path):
     model.config.save_pretrained(tmp_path)
     assert "vocab_size" not in json.loads((tmp_path / "config.json").read_text())
     assert AspertConfig.from_pretrained(tmp_path).vocab_size == rows
+
+
+def test_what_is_no_model_of_this_library_is_said(tmp_path):
+    BertConfig().save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="model_type = 'bert', not 'aspert': this is no model of this library"):
+        AspertConfig.from_pretrained(tmp_path)
+
+
+def test_an_encoder_that_cannot_be_found_is_named(monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(OSError, match="nowhere/none"):
+        pretrained_encoder_config("nowhere/none", local_files_only=True)
