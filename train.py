@@ -568,9 +568,11 @@ def _check_resumed(file: Path, description: Mapping[str, Any]) -> None:
     with; only its length may change. What ``file``, the run.json of its beginning, does not hold is passed over."""
     try:
         before = json.loads(file.read_text(encoding="utf-8"))
-        pairs = [("training data", *(run["data"]["train"]["sha256"][:12] for run in (before, description)))]
-        for kind, names in (("model", description["arguments"]["model"]), ("training", TRAINING_SETTINGS)):
-            old, new = (run["arguments"][kind] for run in (before, json.loads(json.dumps(description, default=str))))
+        # as it will be written
+        now = json.loads(json.dumps(description, default=str))
+        pairs = [("training data", *(run["data"]["train"]["sha256"][:12] for run in (before, now)))]
+        for kind, names in (("model", now["arguments"]["model"]), ("training", TRAINING_SETTINGS)):
+            old, new = (run["arguments"][kind] for run in (before, now))
             pairs += [(name, old[name], new[name]) for name in names if name in old and name in new]
     except (OSError, ValueError, KeyError, TypeError):
         return

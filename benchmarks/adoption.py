@@ -11,36 +11,6 @@ from typing import Any
 from benchmarks.experiments import Corpus, Run, architecture_name, settings_of
 from benchmarks.results import collect
 
-# Training arguments that change what a run computes; taken over where they are not the default.
-_TRAINING_FIELDS = (
-    "adam_bias_correction",
-    "adam_beta1",
-    "adam_beta2",
-    "adam_epsilon",
-    "bf16",
-    "data_seed",
-    "dataloader_drop_last",
-    "early_stopping_patience",
-    "eval_strategy",
-    "fp16",
-    "gradient_accumulation_steps",
-    "head_learning_rate",
-    "learning_rate",
-    "load_best_model_at_end",
-    "lr_scheduler_type",
-    "max_grad_norm",
-    "max_steps",
-    "metric_for_best_model",
-    "negative_entity_count",
-    "negative_relation_count",
-    "num_train_epochs",
-    "optim",
-    "per_device_train_batch_size",
-    "train_sampling_strategy",
-    "warmup_steps",
-    "weight_decay",
-)
-
 
 def adopt(output_dir: Path, corpus: Corpus, results: Path, data_dir: Path | None = None) -> Path:
     """Write the result file of a finished training from its output folder; the folder stays as it is.
@@ -63,6 +33,7 @@ def adopt(output_dir: Path, corpus: Corpus, results: Path, data_dir: Path | None
 
 
 def _run(arguments: Mapping[str, Mapping[str, Any]], corpus: Corpus, output_dir: Path) -> Run:
+    from modeling_aspert.model_card import TRAINING_SETTINGS
     from modeling_aspert.trainer import AspertTrainingArguments
 
     data = arguments["data"]
@@ -74,8 +45,8 @@ def _run(arguments: Mapping[str, Mapping[str, Any]], corpus: Corpus, output_dir:
     fields = {name: value for name, value in arguments["model"].items() if value is not None}
     fields |= {name: value for name, value in data.items() if value is not None and name != "data_dir"}
     defaults = {field.name: field.default for field in dataclasses.fields(AspertTrainingArguments)}
-    # a run from before a field was added had its default
-    for name in filter(arguments["training"].__contains__, _TRAINING_FIELDS):
+    # what changes the scores; a run from before a field was added had its default
+    for name in sorted({"eval_strategy", *TRAINING_SETTINGS} & arguments["training"].keys() - {"seed"}):
         value = arguments["training"][name]
         value = None if value == "None" else value
         if name in corpus.fields or str(value) != str(getattr(defaults.get(name), "value", defaults.get(name))):

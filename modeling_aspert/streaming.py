@@ -212,10 +212,9 @@ def _folder(path: str) -> tuple[list[str], list[str]]:
 
 
 def _read_folder(path: str) -> Iterator[_Row]:
-    sources = list(input_files([path]))
-    if not sources:
+    texts, others = _folder(path)
+    if not texts:
         raise InputError(f"{path}: the folder holds no .txt file")
-    others = _folder(path)[1]
     if others:
         logger.warning(
             "%s: left out %d files or folders that are no .txt files, such as %r: name them too",
@@ -223,8 +222,8 @@ def _read_folder(path: str) -> Iterator[_Row]:
             len(others),
             others[0],
         )
-    for source in sources:
-        name = os.path.basename(source)
+    for name in texts:
+        source = os.path.join(path, name)
         with _open(source) as file:
             text = _decode(file.read(MAX_RECORD_BYTES + 1), source, 1)
         yield name[: name.lower().rindex(".txt")], text, None, source, None

@@ -25,6 +25,12 @@ def blocks(page: Path) -> list[tuple[str, str]]:
     return BLOCK.findall(page.read_text(encoding="utf-8"))
 
 
+def shown_commands() -> list[list[str]]:
+    """The words of each line of all console blocks."""
+    codes = [code for page in PAGES for language, code in blocks(page) if language == "console"]
+    return [shlex.split(line.removeprefix("$ "), comments=True) for code in codes for line in code.splitlines()]
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_blocks_run(page: Path, quickstart_model: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     for name in ("train.py", "aspert_cli.py", "configuration", "modeling_aspert", "data_scripts", "benchmarks"):
@@ -54,14 +60,11 @@ def test_shown_training_commands_are_understood() -> None:
     import train
 
     seen = 0
-    for page in PAGES:
-        for language, code in blocks(page):
-            for line in code.splitlines() if language == "console" else ():
-                words = shlex.split(line.removeprefix("$ "), comments=True)
-                if "train.py" in words:
-                    arguments = words[words.index("train.py") + 1 :]
-                    train.parse_arguments([str(ROOT / arguments[0]), *arguments[1:]])
-                    seen += 1
+    for words in shown_commands():
+        if "train.py" in words:
+            arguments = words[words.index("train.py") + 1 :]
+            train.parse_arguments([str(ROOT / arguments[0]), *arguments[1:]])
+            seen += 1
     assert seen >= 3
 
 
@@ -69,15 +72,12 @@ def test_shown_experiments_exist() -> None:
     from benchmarks import spert_training, tables
 
     seen = 0
-    for page in PAGES:
-        for language, code in blocks(page):
-            for line in code.splitlines() if language == "console" else ():
-                words = shlex.split(line.removeprefix("$ "), comments=True)
-                if "benchmarks/tables.py" in words:
-                    assert tables.main([*words[2:], "--dry-run"]) == 0
-                    seen += 1
-                elif "benchmarks/spert_training.py" in words:
-                    spert_training.build_parser().parse_args(words[2:])
+    for words in shown_commands():
+        if "benchmarks/tables.py" in words:
+            assert tables.main([*words[2:], "--dry-run"]) == 0
+            seen += 1
+        elif "benchmarks/spert_training.py" in words:
+            spert_training.build_parser().parse_args(words[2:])
     assert seen >= 2
 
 
