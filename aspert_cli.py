@@ -41,7 +41,9 @@ def build_parser() -> argparse.ArgumentParser:
         "--entity-threshold", type=float, metavar="P", help="least probability of an entity (default: the model's)"
     )
     group.add_argument(
-        "--overlap", choices=("allow", "flat"), help="flat: the best of overlapping entities (default: the model's)"
+        "--entity-overlap",
+        choices=("allow", "flat"),
+        help="flat: the best of overlapping entities (default: the model's)",
     )
     group.add_argument(
         "--stride",

@@ -62,7 +62,7 @@ def load(args: Namespace) -> Extractor:
     options = ExtractionOptions(
         relation_threshold=_thresholds(args.relation_threshold, model.config),
         entity_threshold=args.entity_threshold,
-        overlap=args.overlap,
+        entity_overlap=args.entity_overlap,
         batch_size=args.batch_size,
         stride=args.stride,
         split_sentences=not args.no_sentence_splitting,
@@ -222,7 +222,7 @@ def predict(args: Namespace) -> None:
             "options": {
                 name: getattr(args, name)
                 for name in (
-                    "revision", "dtype", "relation_threshold", "entity_threshold", "overlap", "batch_size", "stride",
+                    "revision", "dtype", "relation_threshold", "entity_threshold", "entity_overlap", "batch_size", "stride",
                     "word_splitter", "language", "no_sentence_splitting", "column", "input_format", "text",
                 )
             },

@@ -101,7 +101,7 @@ def decode(
     config: AspertConfig,
     relation_threshold: float | Mapping[str, float] | None = None,
     entity_threshold: float | None = None,
-    overlap: str | None = None,
+    entity_overlap: str | None = None,
     span_labels: Tensor | None = None,
 ) -> Predictions:
     """The entities and relations of a batch.
@@ -118,7 +118,7 @@ def decode(
         config: the model's configuration.
         relation_threshold: one for all types, or one by type (missing types: the configuration's).
         entity_threshold: least probability of an entity's type; default: the configuration's.
-        overlap: "allow", or "flat" to keep the best of overlapping entities; default: the configuration's.
+        entity_overlap: "allow", or "flat" to keep the best of overlapping entities; default: the configuration's.
         span_labels: [B, S] types of given entities (1 ... T_e); then only relations are predicted, and the given
             entities have score 1.
 
@@ -151,7 +151,7 @@ def decode(
     head, tail = np.where(swapped, tail, head), np.where(swapped, head, tail)
     relations = np.column_stack([sentence, head, tail, kind])
     predictions = Predictions(entities, scores[batch_index, span], *_highest(relations, relation_scores[both]))
-    flat = (config.entity_overlap if overlap is None else overlap) == "flat" and span_labels is None
+    flat = (config.entity_overlap if entity_overlap is None else entity_overlap) == "flat" and span_labels is None
     return replace(without_overlaps(predictions) if flat else predictions, left_out=left_out)
 
 

@@ -99,7 +99,9 @@ def build_app(
         for name in ("entity_threshold", "relation_threshold")
     }
 
-    def extract(text: str, overlap: str, entity_threshold: float, relation_threshold: float | None = None) -> tuple:
+    def extract(
+        text: str, entity_overlap: str, entity_threshold: float, relation_threshold: float | None = None
+    ) -> tuple:
         """Entities and relations of a text: drawing (HTML), tables, files (JSONL and CSV)."""
         deadline = time.monotonic() + time_limit
 
@@ -107,7 +109,11 @@ def build_app(
             if time.monotonic() > deadline or stopping.is_set():
                 raise TimeoutError
 
-        chosen = {"overlap": overlap, "entity_threshold": entity_threshold, "relation_threshold": relation_threshold}
+        chosen = {
+            "entity_overlap": entity_overlap,
+            "entity_threshold": entity_threshold,
+            "relation_threshold": relation_threshold,
+        }
         try:
             text = _checked(text)
             chosen = {name: value for name, value in chosen.items() if value is not None}
@@ -150,7 +156,9 @@ def build_app(
                 if not isinstance(value, Mapping)
             ]
             choices = [("allow", "allow"), ("keep the best", "flat")]
-            overlap = gr.Radio(choices, value=options.overlap or config.entity_overlap, label="Overlapping entities")
+            overlap = gr.Radio(
+                choices, value=options.entity_overlap or config.entity_overlap, label="Overlapping entities"
+            )
         button = gr.Button("Extract", variant="primary")
         with gr.Column(visible=False) as result:
             drawing = gr.HTML(js_on_load=None, elem_classes="drawing")

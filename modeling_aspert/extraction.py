@@ -66,7 +66,7 @@ class ExtractionOptions:
     Args:
         relation_threshold: least probability of a relation, one for all types or by type; default: the model's.
         entity_threshold: least probability of an entity's type; default: the model's.
-        overlap: "allow", or "flat" to keep the best of overlapping entities; default: the model's.
+        entity_overlap: "allow", or "flat" to keep the best of overlapping entities; default: the model's.
         batch_size: sentences a forward pass; long sentences are batched by fewer.
         stride: words by which the windows over a sentence that is longer than the encoder takes overlap.
         split_sentences: False takes each text as one sentence.
@@ -80,7 +80,7 @@ class ExtractionOptions:
 
     relation_threshold: float | Mapping[str, float] | None = None
     entity_threshold: float | None = None
-    overlap: str | None = None
+    entity_overlap: str | None = None
     batch_size: int = 16
     stride: int = 64
     split_sentences: bool = True
@@ -99,8 +99,8 @@ class ExtractionOptions:
                 raise TypeError(problem)
             if not 0 <= value <= 1:
                 raise ValueError(problem)
-        if self.overlap not in (None, *ENTITY_OVERLAPS):
-            raise ValueError(f"overlap = {self.overlap!r} is not valid: it must be allow or flat")
+        if self.entity_overlap not in (None, *ENTITY_OVERLAPS):
+            raise ValueError(f"entity_overlap = {self.entity_overlap!r} is not valid: it must be allow or flat")
         for name, least in (("batch_size", 1), ("stride", 0)):
             value = getattr(self, name)
             if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
@@ -460,7 +460,7 @@ class Extractor:
                 self.model.config,
                 self.options.relation_threshold,
                 self.options.entity_threshold,
-                self.options.overlap,
+                self.options.entity_overlap,
                 labels,
             )
         if predictions.left_out:

@@ -123,7 +123,7 @@ def _register_relations() -> None:
         "device": None,
         "relation_threshold": None,
         "entity_threshold": None,
-        "overlap": None,
+        "entity_overlap": None,
         "batch_size": 16,
         "stride": 64,
         "split_sentences": True,
@@ -137,7 +137,7 @@ def create_component(
     device: str | None,
     relation_threshold: float | dict[str, float] | None,
     entity_threshold: float | None,
-    overlap: str | None,
+    entity_overlap: str | None,
     batch_size: int,
     stride: int,
     split_sentences: bool,
@@ -147,7 +147,7 @@ def create_component(
     Args:
         model: a folder with a saved model, or a Hub name; ``revision`` is its branch, tag or commit.
         device: "cpu", "cuda", ...; default: a GPU if there is one.
-        relation_threshold, entity_threshold, overlap, batch_size, stride: see :class:`ExtractionOptions`.
+        relation_threshold, entity_threshold, entity_overlap, batch_size, stride: see :class:`ExtractionOptions`.
         split_sentences: False ignores spaCy's sentences.
 
     Raises:
@@ -158,7 +158,7 @@ def create_component(
     options = ExtractionOptions(
         relation_threshold=relation_threshold,
         entity_threshold=entity_threshold,
-        overlap=overlap,
+        entity_overlap=entity_overlap,
         batch_size=batch_size,
         stride=stride,
         split_sentences=split_sentences,

@@ -187,7 +187,7 @@ def test_too_many_relations_are_cut_to_the_highest_and_the_others_counted(monkey
     assert found.relations.tolist() == [[0, 0, 1, 0], [0, 1, 0, 0], [0, 2, 0, 0]]
     assert found.relation_scores.tolist() == pytest.approx([0.9, 0.8, 0.7])
     assert found.left_out == 3
-    assert decode_one(output, spans, make_config(), overlap="flat").left_out == 3
+    assert decode_one(output, spans, make_config(), entity_overlap="flat").left_out == 3
 
 
 def test_best_relations_of_each_sentence():
@@ -352,7 +352,7 @@ def test_overlaps_and_entity_threshold_of_the_configuration():
     for fields, options, kept in [
         ({}, {}, 2),
         ({"entity_overlap": "flat"}, {}, 1),
-        ({"entity_overlap": "flat"}, {"overlap": "allow"}, 2),
+        ({"entity_overlap": "flat"}, {"entity_overlap": "allow"}, 2),
         ({"entity_threshold": 0.5}, {}, 1),
         ({"entity_threshold": 0.5}, {"entity_threshold": 0.0}, 2),
         ({"entity_overlap": "flat"}, {"span_labels": torch.tensor([[1, 2]])}, 2),

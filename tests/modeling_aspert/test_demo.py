@@ -135,7 +135,7 @@ def test_options_of_a_request(server, extractor):
     assert ask(server, TEXT, entity_threshold=1).entities == []
     strict = ask(server, TEXT, relation_threshold=0.9).relations
     assert [r["score"] >= 0.9 for r in usual["relations"]].count(True) == len(strict) < len(usual["relations"])
-    flat = ask(server, TEXT, overlap="flat").record["entities"]
+    flat = ask(server, TEXT, entity_overlap="flat").record["entities"]
     assert all(one["end"] <= two["start"] for one, two in zip(flat, flat[1:]))
     assert extractor.options == OPTIONS and ask(server, TEXT).record == usual
 
@@ -146,7 +146,7 @@ def test_the_page_starts_from_the_extractors_options(extractor):
         components = demo.build_app(changed, example="A & <b>").get_config_file()["components"]
         return [item["props"]["value"] for item in components if item["type"] in ("textbox", "slider", "radio")]
 
-    options = {"relation_threshold": 0.25, "entity_threshold": 0.5, "overlap": "flat"}
+    options = {"relation_threshold": 0.25, "entity_threshold": 0.5, "entity_overlap": "flat"}
     assert shown(**options) == ["A & <b>", 0.5, 0.25, "flat"]
     assert shown(**options | {"relation_threshold": {"lives-in": 0.1}}) == ["A & <b>", 0.5, "flat"]
     for settings in ({"waiting": 0}, {"time_limit": 0}, {"time_limit": float("nan")}):
@@ -161,7 +161,7 @@ def test_the_page_starts_from_the_extractors_options(extractor):
         ({"text": " \n\u2003"}, "The text is empty."),
         ({"entity_threshold": 2}, "entity_threshold = 2 is not valid: it must be a number in [0, 1]"),
         ({"relation_threshold": "0.5"}, "A threshold is not a number."),
-        ({"overlap": "<b>"}, "overlap = '&lt;b&gt;' is not valid: it must be allow or flat"),
+        ({"entity_overlap": "<b>"}, "entity_overlap = '&lt;b&gt;' is not valid: it must be allow or flat"),
     ],
 )
 def test_what_is_refused_before_the_model_sees_it(server, monkeypatch, given, message):

@@ -411,10 +411,10 @@ def test_options_choose(extract, model):
     assert {relation["type"] for relation in by_type["relations"]} == {"works-for", "married-to"}
     sure = extract(text, entity_threshold=0.8)
     assert sure["entities"] and all(entity["score"] >= 0.8 for entity in sure["entities"])
-    flat = extract(text, overlap="flat")["entities"]
+    flat = extract(text, entity_overlap="flat")["entities"]
     assert flat and all(one["end"] <= other["start"] for one, other in zip(flat, flat[1:]))
-    with pytest.raises(ValueError, match="overlap"):
-        extract(text, overlap="none")
+    with pytest.raises(ValueError, match="entity_overlap"):
+        extract(text, entity_overlap="none")
     with pytest.raises(ValueError, match="relation_threshold"):
         extract(text, relation_threshold=2)
     with pytest.raises(ValueError, match="no-such"):
@@ -443,7 +443,7 @@ def test_options_can_be_set_when_the_pipeline_is_made(model, processor):
         ("word_splitter", "letters", "unknown word splitter 'letters': choose one of rules, "),
         ("language", "tlh", "no sentence rules for language 'tlh': choose one of "),
         ("relation_treshold", 0.5, "unknown option 'relation_treshold': did you mean 'relation_threshold'? Choose"),
-        ("colour", "red", "unknown option 'colour': choose from ['batch_size', 'entity_threshold', "),
+        ("colour", "red", "unknown option 'colour': choose from ['batch_size', 'entity_overlap', "),
     ],
 )
 def test_options_are_checked_when_the_pipeline_is_made_and_in_a_call(model, processor, extract, name, value, problem):

@@ -154,7 +154,7 @@ def test_logits_of_other_encoders_and_switches(family, switches, tmp_path):
 def test_records_are_those_of_the_model(exported, overlap):
     model, processor, folder = exported
     onnx, saved = onnx_model.load_exported(folder)
-    options = ExtractionOptions(relation_threshold=0.5, overlap=overlap, batch_size=3, stride=3)
+    options = ExtractionOptions(relation_threshold=0.5, entity_overlap=overlap, batch_size=3, stride=3)
     # the last sentence is longer than the encoder, so that it is read in windows
     words = [*(sentence(count) for count in (7, 1, 4, 12, 2)), ["Ada"] * (MAX_POSITIONS + 40)]
     expected = list(Extractor(model, processor, options).annotate(map(Sentence, words)))

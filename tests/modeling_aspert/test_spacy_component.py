@@ -181,7 +181,7 @@ def test_options_reach_the_extractor(folder):
     settings = {
         "relation_threshold": {"lives-in": 0.9},
         "entity_threshold": 0.25,
-        "overlap": "flat",
+        "entity_overlap": "flat",
         "batch_size": 3,
         "stride": 5,
         "split_sentences": False,
@@ -198,7 +198,7 @@ def test_options_reach_the_extractor(folder):
     ("settings", "message"),
     [
         ({}, "missing required argument: 'model'"),
-        ({"overlap": "none"}, "overlap = 'none' is not valid: it must be allow or flat"),
+        ({"entity_overlap": "none"}, "entity_overlap = 'none' is not valid: it must be allow or flat"),
         ({"entity_threshold": 1.5}, r"entity_threshold = 1.5 is not valid: it must be a number in \[0, 1\]"),
         ({"batch_size": "many"}, "batch_size"),
         ({"relation_treshold": 0.5}, "unexpected argument: 'relation_treshold'"),
