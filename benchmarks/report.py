@@ -37,6 +37,8 @@ _WAITING = (
     "Of these no two models have been run alike. `python benchmarks/tables.py run NAME` runs them, on any encoder "
     "(`--encoder`), corpus and seeds."
 )
+# the experiment whose headline scores stand at the top of the page
+_OVERVIEW = "best"
 _SPERT_SETTINGS = ("corpus", "encoder", "epochs", "batch_size", "negatives", "learning_rate")
 _SPERT_SCORES = ("ner_micro_f1", "ner_macro_f1", "re_strict_micro_f1", "re_strict_macro_f1")
 _VIEWS = {"ner": "NER", "re_strict": "RE strict", "re_boundaries": "RE boundaries"}
@@ -66,13 +68,14 @@ def build_report(
         f"{encoder} ({corpora[name].title})" for name, encoder in paper["encoder"].items() if name in corpora
     )
     parts = [_HEADER.format(encoders=encoders, pairs=MIN_PAIRS)]
+    tables_by_name = {name: tables_of(experiment, corpora, results, paper) for name, experiment in experiments.items()}
+    if overview := tables_by_name.get(_OVERVIEW):
+        parts.append(_overview(overview))
     if notes.strip():
         parts.append(notes.strip() + "\n")
-    all_tables: list[Table] = []
     waiting: list[str] = []
-    for experiment in experiments.values():
-        tables = tables_of(experiment, corpora, results, paper)
-        all_tables += tables
+    for name, experiment in experiments.items():
+        tables = tables_by_name[name]
         if not tables:
             waiting.append(f"- **{experiment.title}** (`{experiment.name}`). {experiment.question}")
             continue
@@ -85,7 +88,7 @@ def build_report(
     if spert_runs:
         parts.append(_spert_section(spert_runs, corpora))
     parts.append(_all_runs(results, corpora))
-    return "\n".join(parts), all_tables
+    return "\n".join(parts), [table for tables in tables_by_name.values() for table in tables]
 
 
 def plot_name(table: Table) -> str:
@@ -116,6 +119,34 @@ def score_title(name: str) -> str:
     """`re_strict_macro_f1` as "RE strict macro F1"."""
     view, average, measure = name.rsplit("_", 2)
     return f"{_VIEWS[view]} {average} {'F1' if measure == 'f1' else measure}"
+
+
+def _overview(tables: Sequence[Table]) -> str:
+    """The headline scores of an experiment's corpora, a line a model."""
+    baseline = tables[0].experiment.baseline
+    columns = ["corpus", "encoder", "model", "n", "entities", "relations"]
+    columns += [f"relations − {baseline}", "p", "95% interval", f"the paper's − {baseline}"]
+    lines = [
+        "## At a glance",
+        "",
+        "The headline scores (F1; entities: CoNLL04 and ADE macro, SciERC micro; relations: CoNLL04 and ADE strict macro, "
+        f"SciERC boundaries micro) of the table *{tables[0].experiment.title}*.",
+        "",
+        "| " + " | ".join(columns) + " |",
+        "|" + "---|" * len(columns),
+    ]
+    for table in tables:
+        entities, relations = table.corpus.headline
+        place = [table.corpus.title, slug(str(table.regime["encoder"]))]
+        entity_scores = {row.label: _mean(row) for row in table.rows if row.score == entities}
+        for row in table.rows:
+            if row.score != relations:
+                continue
+            scores = [entity_scores.get(row.label, ""), _mean(row)]
+            compared = [_signed(row.difference), _p(row), _interval(row), _signed(row.paper_difference)]
+            lines.append("| " + " | ".join([*place, row.label, str(row.units), *scores, *compared]) + " |")
+            place = ["", ""]
+    return "\n".join(lines) + "\n"
 
 
 def _section(table: Table, plot_folder: str | None) -> str:
@@ -150,12 +181,20 @@ def _section(table: Table, plot_folder: str | None) -> str:
 
 
 def _cells(row: Row) -> list[str]:
-    spread = f" ± {row.std:.2f}" if row.std is not None else ""
-    interval = f"{row.interval[0]:+.2f} … {row.interval[1]:+.2f}" if row.interval else ""
-    p = "" if row.p is None else "< 0.001" if row.p < 0.001 else f"{row.p:.3f}"
-    pairs = str(row.pairs or "")
-    compared = [pairs, _signed(row.difference), p, interval, _number(row.dev), _signed(row.dev_difference)]
-    return [row.label, str(row.units), f"{row.mean:.2f}{spread}", *compared]
+    compared = [str(row.pairs or ""), _signed(row.difference), _p(row), _interval(row)]
+    return [row.label, str(row.units), _mean(row), *compared, _number(row.dev), _signed(row.dev_difference)]
+
+
+def _mean(row: Row) -> str:
+    return f"{row.mean:.2f}" + (f" ± {row.std:.2f}" if row.std is not None else "")
+
+
+def _p(row: Row) -> str:
+    return "" if row.p is None else "< 0.001" if row.p < 0.001 else f"{row.p:.3f}"
+
+
+def _interval(row: Row) -> str:
+    return f"{row.interval[0]:+.2f} … {row.interval[1]:+.2f}" if row.interval else ""
 
 
 def _describe(table: Table) -> str:

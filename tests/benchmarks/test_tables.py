@@ -350,6 +350,36 @@ def test_the_paper_stands_beside_ours(finished, tmp_path):
     assert "CoNLL04 (train), tiny" in page
 
 
+def test_the_headline_scores_stand_at_the_top(finished, tmp_path):
+    """SpERT and ASpERT, trained as the table of `best` has them, beside the paper's gain."""
+    wanted = next(run for run in runs_of(load_experiments()["best"], load_corpora(), only_corpora=["conll04"]))
+    training = {
+        name: wanted.settings.get(name)
+        for name in ("learning_rate", "per_device_train_batch_size", "train_sampling_strategy", "learn_constraints")
+    }
+    for path in finished.rglob("*.json"):
+        content = json.loads(path.read_text(encoding="utf-8"))
+        content["corpus"], content["id"] = "conll04", content["id"][::-1]
+        settings = {**content["settings"], **training}
+        content["settings"] = {name: value for name, value in settings.items() if value is not None}
+        (tmp_path / path.name).write_text(json.dumps(content), encoding="utf-8")
+        kept = path.parent / content["predictions"]
+        (tmp_path / kept.name).write_bytes(kept.read_bytes())
+    output = tmp_path / "page" / "results.md"
+    assert tables.main(["report", "--results", str(tmp_path), "--output", str(output), "--no-plots"]) == 0
+    page = output.read_text(encoding="utf-8")
+    overview = page.partition("## At a glance")[2].partition("\n## ")[0]
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in overview.splitlines() if line.startswith("|")]
+    header, _, spert, ours = rows
+    assert header[4:7] == ["entities", "relations", "relations − SpERT"]
+    assert spert[:4] == ["CoNLL04 (train)", "tiny", "SpERT", "5"] and spert[6:] == [""] * 4
+    assert ours[:4] == ["", "", "ASpERT", "5"] and float(ours[7]) < 0.01 and ours[9] == "+1.25"
+    # the figures are those of the table below
+    for position, title in ((4, "NER macro F1"), (5, "RE strict macro F1")):
+        assert f"| {title} | SpERT | 5 | {spert[position]} |" in page
+    assert f"|  | ASpERT | 5 | {ours[5]} | 5 | {ours[6]} | {ours[7]} | {ours[8]} |" in page
+
+
 def test_a_table_without_all_runs_says_so(finished, tmp_path):
     for path in finished.rglob("*.json"):
         content = json.loads(path.read_text(encoding="utf-8"))
