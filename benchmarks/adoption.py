@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks.experiments import Corpus, Run, architecture_name, settings_of
-from benchmarks.results import collect
+from benchmarks.experiments import Corpus, Run, make_run
+from benchmarks.results import collect, launched_in
 
 
 def adopt(output_dir: Path, corpus: Corpus, results: Path, data_dir: Path | None = None) -> Path:
@@ -25,17 +25,18 @@ def adopt(output_dir: Path, corpus: Corpus, results: Path, data_dir: Path | None
         ValueError: another data set than the corpus's, or predictions that do not give the reported scores.
         OSError: the folder holds no finished run.
     """
-    arguments = json.loads((output_dir / "run.json").read_text(encoding="utf-8"))["arguments"]
-    run = _run(arguments, corpus, output_dir)
+    described = json.loads((output_dir / "run.json").read_text(encoding="utf-8"))
+    run = _run(described, corpus, output_dir)
     train = output_dir / "train_results.json"
     seconds = json.loads(train.read_text(encoding="utf-8")).get("train_runtime") if train.is_file() else None
     return collect(run, output_dir, results, {"command": None, "seconds": seconds, "attempts": None}, data_dir)
 
 
-def _run(arguments: Mapping[str, Mapping[str, Any]], corpus: Corpus, output_dir: Path) -> Run:
+def _run(described: Mapping[str, Any], corpus: Corpus, output_dir: Path) -> Run:
     from modeling_aspert.model_card import TRAINING_SETTINGS
     from modeling_aspert.trainer import AspertTrainingArguments
 
+    arguments = described["arguments"]
     data = arguments["data"]
     if data["dataset"] != corpus.fields["dataset"]:
         raise ValueError(
@@ -51,16 +52,11 @@ def _run(arguments: Mapping[str, Mapping[str, Any]], corpus: Corpus, output_dir:
         value = None if value == "None" else value
         if name in corpus.fields or str(value) != str(getattr(defaults.get(name), "value", defaults.get(name))):
             fields[name] = value
-    fold = data.get("dataset_config") if corpus.folds else None
+    fold = (data.get("dataset_config") or corpus.fields.get("dataset_config")) if corpus.folds else None
     if (data.get("dataset_config") or None) != (fold or corpus.fields.get("dataset_config")):
         raise ValueError(
             f"{output_dir} used dataset_config {data.get('dataset_config')!r}, but corpus {corpus.name!r} has "
             f"{corpus.fields.get('dataset_config')!r}: name another corpus"
         )
-    if corpus.folds:
-        fold = fold or corpus.fields.get("dataset_config")
-    seed = arguments["training"]["seed"]
-    settings = settings_of(fields)
-    if fold is not None:
-        settings.pop("dataset_config", None)
-    return Run(corpus.name, fold, seed, {**fields, "seed": seed}, settings, architecture_name(settings))
+    run = make_run(dataclasses.replace(corpus, fields=fields), {}, arguments["training"]["seed"], fold)
+    return dataclasses.replace(run, launched=launched_in(described, run.settings))

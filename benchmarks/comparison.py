@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -107,10 +108,9 @@ def tables_of(
                     regime = {key: value for key, value in result.training().items() if key not in varied}
                     groups.setdefault(json.dumps(regime, sort_keys=True), {}).setdefault(label, []).append(result)
         for key, by_label in sorted(groups.items()):
-            if len(by_label) < 2:
-                continue
-            tables.append(_table(experiment, corpus, json.loads(key), by_label, paper, samples))
-    return tables
+            if len(by_label) > 1:
+                tables.append(_table(experiment, corpus, json.loads(key), by_label, paper, samples))
+    return [table for table in tables if table is not None]
 
 
 def _table(
@@ -120,17 +120,23 @@ def _table(
     by_label: Mapping[str, Sequence[Result]],
     paper: Mapping[str, Any],
     samples: int,
-) -> Table:
+) -> Table | None:
     labels = [label for label in experiment.variants if label in by_label]
-    runs = {label: {_key(result): result for result in by_label[label]} for label in labels}
-    seeds = sorted({seed for keys in runs.values() for seed, _ in keys})
-    folds = sorted({fold for keys in runs.values() for _, fold in keys if fold is not None})
+    everything = {label: {_key(result): result for result in by_label[label]} for label in labels}
+    seeds = sorted({seed for keys in everything.values() for seed, _ in keys})
+    folds = sorted({fold for keys in everything.values() for _, fold in keys if fold is not None})
     scores = experiment.scores or corpus.headline
-    by_seed = not folds or len(seeds) > 1
+    runs, by_seed = _comparable(everything, folds)
+    if len(runs) < 2:
+        return None
+    missing = _missing(experiment, labels, everything, seeds, folds)
+    if left_out := sum(map(len, everything.values())) - sum(map(len, runs.values())):
+        missing.append(f"{left_out} runs of a seed without all {len(folds)} folds are left out")
+    labels = list(runs)
     unit = "fold" if not by_seed else f"seed (mean of {len(folds)} folds)" if folds else "seed"
-    table = Table(experiment, corpus, regime, unit, [], seeds, folds, _missing(experiment, labels, runs, seeds, folds))
-    counts = {label: {key: result.sentence_counts() for key, result in keys.items()} for label, keys in runs.items()}
-    baseline = experiment.baseline if experiment.baseline in by_label else None
+    table = Table(experiment, corpus, regime, unit, [], seeds, folds, missing)
+    counts = {label: {key: result.sentence_counts for key, result in keys.items()} for label, keys in runs.items()}
+    baseline = experiment.baseline if experiment.baseline in runs else None
     if baseline is not None:
         others = [label for label in labels if label != baseline]
         for label in others:
@@ -203,16 +209,35 @@ def _test_share(runs: Iterable[Result]) -> float:
     )[0]
 
 
-def _units(runs: Mapping[_Key, Result], score: str, by_seed: bool) -> dict[Any, float]:
-    """The score of each unit: of a seed, averaged over the folds that all seeds have; or of a fold."""
-    values = {key: value for key, result in runs.items() if (value := result.score(score)) is not None}
+def _comparable(
+    runs: Mapping[str, Mapping[_Key, Result]], folds: Sequence[str]
+) -> tuple[dict[str, Mapping[_Key, Result]], bool]:
+    """The runs of the models that can be put side by side, and whether a seed is a unit of theirs, else a fold.
+
+    Where there are folds, a model's seeds are those that it has on all of them; where fewer than two seeds are, the folds
+    of the seed with the most runs are compared.
+    """
+    if not folds:
+        return dict(runs), True
+    chosen = {
+        label: {key: run for key, run in keys.items() if all((key[0], fold) in keys for fold in folds)}
+        for label, keys in runs.items()
+    }
+    by_seed = len({seed for keys in chosen.values() for seed, _ in keys}) > 1
     if not by_seed:
-        return {fold: value for (_, fold), value in sorted(values.items())}
-    seeds = sorted({seed for seed, _ in values})
-    shared = [
-        fold for fold in sorted({fold for _, fold in values}, key=str) if all((seed, fold) in values for seed in seeds)
-    ]
-    return {seed: mean_and_std([values[seed, fold] for fold in shared])[0] for seed in seeds} if shared else {}
+        count = Counter(seed for keys in runs.values() for seed, _ in keys)
+        most = min(count, key=lambda seed: (-count[seed], seed))
+        chosen = {label: {key: run for key, run in keys.items() if key[0] == most} for label, keys in runs.items()}
+    return {label: keys for label, keys in chosen.items() if keys}, by_seed
+
+
+def _units(runs: Mapping[_Key, Result], score: str, by_seed: bool) -> dict[Any, float]:
+    """The score of each unit: of a seed, averaged over its folds; or of a fold."""
+    values: dict[Any, list[float]] = {}
+    for (seed, fold), result in sorted(runs.items(), key=lambda item: (item[0][0], str(item[0][1]))):
+        if (value := result.score(score)) is not None:
+            values.setdefault(seed if by_seed else fold, []).append(value)
+    return {unit: mean_and_std(of_unit)[0] for unit, of_unit in values.items()}
 
 
 def _missing(

@@ -7,12 +7,13 @@ what it computes, not by the table that asked for it.
 from __future__ import annotations
 
 import difflib
+import functools
 import hashlib
 import inspect
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,7 @@ class Run:
         fields: all fields handed to train.py but the place (``output_dir``).
         settings: what the run computes, see :func:`settings_of`; without seed and fold.
         architecture: its name, see :func:`architecture_name`.
+        launched: what its launcher decides, `processes` and `mixed_precision`, where it is not one process in fp32.
     """
 
     corpus: str
@@ -118,11 +120,13 @@ class Run:
     fields: dict[str, Any]
     settings: dict[str, Any]
     architecture: str
+    launched: dict[str, Any] = field(default_factory=dict)
 
     @property
     def id(self) -> str:
         """16 hexadecimal digits that change with anything that can change the scores."""
-        text = json.dumps([self.corpus, self.fold, self.seed, self.settings], sort_keys=True, ensure_ascii=False)
+        identity = [self.corpus, self.fold, self.seed, self.settings, *filter(None, [self.launched])]
+        text = json.dumps(identity, sort_keys=True, ensure_ascii=False)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     @property
@@ -308,10 +312,14 @@ def settings_of(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 def switches_of(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The architecture switches among settings."""
+    return {name: value for name, value in settings.items() if name in _switches()}
+
+
+@functools.cache
+def _switches() -> frozenset[str]:
     from modeling_aspert.configuration_aspert import AspertConfig
 
-    names = AspertConfig.field_names()
-    return {name: value for name, value in settings.items() if name in names}
+    return frozenset(AspertConfig.field_names())
 
 
 def architecture_name(settings: Mapping[str, Any]) -> str:

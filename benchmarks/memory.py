@@ -168,7 +168,11 @@ def _write(arguments: argparse.Namespace, part: str, cases: list[dict[str, Any]]
     if output.is_file():
         before = json.loads(output.read_text(encoding="utf-8"))
         content = {name: value for name, value in before.items() if name not in ("kind", "format")}
-    content[part] = {"about": Setting(arguments, limit=1).describe(), "smoke": arguments.smoke, "cases": cases}
+    content[part] = {
+        "about": Setting(arguments, limit=arguments.data_limit).describe(),
+        "smoke": arguments.smoke,
+        "cases": cases,
+    }
     write_result(output, KIND, content)
     for case in cases:
         print(json.dumps({name: value for name, value in case.items() if name != "stages"}))

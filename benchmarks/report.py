@@ -12,9 +12,10 @@ from typing import Any
 import yaml
 
 from benchmarks.comparison import MIN_PAIRS, Row, Table, tables_of
-from benchmarks.experiments import Corpus, Experiment, architecture_name, slug
+from benchmarks.experiments import Corpus, Experiment, architecture_name, settings_of, slug, switches_of
 from benchmarks.results import LAUNCHED, Result
 from benchmarks.significance import mean_and_std
+from benchmarks.spert_training import SPERT_SETTINGS
 
 PAPER_FILE = Path(__file__).with_name("paper_figures.yaml")
 NOTES_FILE = "notes.md"
@@ -39,7 +40,6 @@ _WAITING = (
 )
 # the experiment whose headline scores stand at the top of the page
 _OVERVIEW = "best"
-_SPERT_SETTINGS = ("corpus", "encoder", "epochs", "batch_size", "negatives", "learning_rate")
 _SPERT_SCORES = ("ner_micro_f1", "ner_macro_f1", "re_strict_micro_f1", "re_strict_macro_f1")
 _VIEWS = {"ner": "NER", "re_strict": "RE strict", "re_boundaries": "RE boundaries"}
 
@@ -214,7 +214,11 @@ def _command(table: Table) -> str:
     """What trains all runs of a table, or those that are missing."""
     words = [f"python benchmarks/tables.py run {table.name} --corpora {table.corpus.name}"]
     words.append(f"--encoder {table.regime['encoder']}")
-    settings = [f"{name}={value}" for name, value in _overrides(table).items() if name not in LAUNCHED]
+    settings = [
+        f"{name}={'null' if value is None else value}"
+        for name, value in _overrides(table).items()
+        if name not in LAUNCHED
+    ]
     words += ["--set", *settings] if settings else []
     processes, precision = table.regime.get("processes", 1), table.regime.get("mixed_precision", "no")
     if (processes, precision) != (1, "no"):
@@ -228,7 +232,13 @@ def _overrides(table: Table) -> dict[str, Any]:
     """Training settings of a table that are neither its corpus's nor its experiment's."""
     first, *others = table.experiment.variants.values()
     shared = {name: value for name, value in first.items() if all(changes.get(name) == value for changes in others)}
-    return _deviations(table.regime, {**table.corpus.fields, **shared})
+    base = {**table.corpus.fields, **shared}
+    varied = {name for changes in (first, *others) for name in changes} - shared.keys()
+    # a fold is not among the settings of a run
+    varied |= {"dataset_config"} if table.corpus.folds else set()
+    # what the base sets and the runs leave to train.py
+    unset = settings_of(base).keys() - switches_of(settings_of(base)).keys() - table.regime.keys() - varied
+    return {**_deviations(table.regime, base), **dict.fromkeys(sorted(unset))}
 
 
 def _deviations(regime: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, Any]:
@@ -296,11 +306,12 @@ def _spert_section(runs: Sequence[Mapping[str, Any]], corpora: Mapping[str, Corp
         "rows above take the epoch that is best on dev. Test scores, mean ± standard deviation over seeds.",
         "",
     ]
-    titles = [*_SPERT_SETTINGS, "seeds", *map(score_title, _SPERT_SCORES)]
+    names = [name for name in SPERT_SETTINGS if name != "seed"]
+    titles = [*names, "seeds", *map(score_title, _SPERT_SCORES)]
     lines += ["| " + " | ".join(titles).replace("_", " ") + " |", "|" + "---|" * len(titles)]
     groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
     for run in runs:
-        groups.setdefault(tuple(run["settings"][name] for name in _SPERT_SETTINGS), []).append(run)
+        groups.setdefault(tuple(run["settings"][name] for name in names), []).append(run)
     for (corpus, encoder, *others), group in sorted(groups.items()):
         seeds = ", ".join(str(run["settings"]["seed"]) for run in group)
         cells = [corpora[corpus].title if corpus in corpora else corpus, slug(encoder), *map(str, others), seeds]

@@ -6,6 +6,7 @@ predictions hold no words: the corpora may not be passed on.
 
 from __future__ import annotations
 
+import functools
 import gzip
 import io
 import json
@@ -46,17 +47,13 @@ class Result:
         """Settings outside the architecture, with what the launcher decided where that is not one process in fp32."""
         settings = self.content["settings"]
         switches = switches_of(settings)
-        launched = {name: self.content.get(name) for name in LAUNCHED}
-        if settings.get("bf16") or settings.get("fp16"):
-            # said already
-            del launched["mixed_precision"]
-        return {name: value for name, value in settings.items() if name not in switches} | {
-            name: value for name, value in launched.items() if value not in (None, 1, "no")
-        }
+        launched = launched_in(self.content, settings)
+        return {name: value for name, value in settings.items() if name not in switches} | launched
 
     def score(self, name: str, split: str = "test") -> float | None:
         return self.content["scores"].get(split, {}).get(name)
 
+    @functools.cached_property
     def sentence_counts(self) -> SentenceCounts | None:
         """Counts of each test sentence, or None where no predictions were kept.
 
@@ -109,10 +106,15 @@ def collect(run: Run, output_dir: Path, folder: Path, about: Mapping[str, Any], 
         data_dir: where the corpora lie; else as `data_scripts` finds them.
 
     Raises:
-        ValueError: the scores do not follow from the predictions.
+        ValueError: the scores do not follow from the predictions, or the launcher did not do what the run's identity says.
         OSError: train.py left no scores.
     """
     described = _read(output_dir / "run.json")
+    if (launched := launched_in(described, run.settings)) != run.launched:
+        raise ValueError(
+            f"{output_dir} was trained with {launched or 'one process in fp32'}, but its run is one with "
+            f"{run.launched or 'one process in fp32'}: say --num_processes and --mixed_precision in --launcher"
+        )
     scores = {}
     for split, prefix in (("dev", "eval"), ("test", "test")):
         file = output_dir / f"{prefix}_results.json"
@@ -195,6 +197,18 @@ def counted_predictions(
             }
         )
     return rows
+
+
+def unusual(launched: Mapping[str, Any]) -> dict[str, Any]:
+    """What a launcher decided, where it is not one process in fp32."""
+    return {name: value for name, value in launched.items() if value not in (None, 1, "no")}
+
+
+def launched_in(described: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What a launcher decided, by run.json or a result."""
+    # bf16 and fp16 are settings of the run already
+    names = LAUNCHED[:1] if settings.get("bf16") or settings.get("fp16") else LAUNCHED
+    return unusual({name: described.get(name) for name in names})
 
 
 def describe_machine() -> dict[str, Any]:

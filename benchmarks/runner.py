@@ -7,10 +7,13 @@ drivers (or a driver and a training that outlived a killed one) from working on 
 
 from __future__ import annotations
 
+import argparse
+import contextlib
 import fcntl
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -22,7 +25,7 @@ from typing import Any, TextIO
 import yaml
 
 from benchmarks.experiments import ROOT, Run
-from benchmarks.results import collect, is_finished
+from benchmarks.results import collect, is_finished, unusual
 from modeling_aspert.files import write_text
 
 _POLL_SECONDS = 0.2
@@ -80,6 +83,15 @@ def unique(runs: Sequence[Run]) -> list[Run]:
     return list({run.id: run for run in runs}.values())
 
 
+def launched_by(launcher: Sequence[str]) -> dict[str, Any]:
+    """What the words of a launcher decide about the scores: `Run.launched`."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--num_processes", "--num-processes", dest="processes", type=int)
+    parser.add_argument("--mixed_precision", "--mixed-precision", dest="mixed_precision")
+    decided, _ = parser.parse_known_args(list(launcher))
+    return unusual(vars(decided))
+
+
 def run_all(runs: Sequence[Run], options: RunOptions, say: Callable[[str], None] = print) -> Summary:
     """Make all runs that are not finished; a failed run does not stop the others.
 
@@ -112,7 +124,9 @@ def run_all(runs: Sequence[Run], options: RunOptions, say: Callable[[str], None]
                 time.sleep(_POLL_SECONDS)
     finally:
         for job in active:
-            job.process.terminate()
+            # with what a launcher started
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(job.process.pid, signal.SIGTERM)
         for job in active:
             _close(job)
     return summary
@@ -141,7 +155,8 @@ def _start(run: Run, options: RunOptions) -> _Job | None:
     except BlockingIOError:
         lock.close()
         return None
-    fields = dict(run.fields)
+    # an empty field is one that train.py decides
+    fields = {name: value for name, value in run.fields.items() if value is not None}
     if options.data_dir is not None:
         fields["data_dir"] = str(options.data_dir)
     fields |= {"do_train": True, "do_eval": True, "do_predict": True, "disable_tqdm": True}
@@ -159,7 +174,12 @@ def _start(run: Run, options: RunOptions) -> _Job | None:
     log = open(work / "train.log", "ab")
     # the training inherits the lock: it stays taken while the training lives, also without this driver
     process = subprocess.Popen(
-        command, stdout=log, stderr=subprocess.STDOUT, env=environment, cwd=ROOT, pass_fds=[lock.fileno()]
+        command,
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        env=environment,
+        pass_fds=[lock.fileno()],
+        start_new_session=True,
     )
     return _Job(run, process, lock, log, command, time.monotonic(), attempts)
 

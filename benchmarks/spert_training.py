@@ -30,7 +30,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 KIND = "training of SpERT's own code"
 SPERT_FILE = "spert_training.json"
 OUTPUT = ROOT / "benchmarks" / "results" / "runs" / SPERT_FILE
-_SETTINGS = ("corpus", "encoder", "epochs", "batch_size", "negatives", "learning_rate", "seed")
+SPERT_SETTINGS = ("corpus", "encoder", "epochs", "batch_size", "negatives", "learning_rate", "seed")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -71,7 +71,7 @@ def run_once(arguments: argparse.Namespace, seed: int) -> None:
     from modeling_aspert.encoders import resolve_encoder
     from modeling_aspert.scoring import compute_scores
 
-    settings = {name: getattr(arguments, name, seed) for name in _SETTINGS}
+    settings = {name: getattr(arguments, name, seed) for name in SPERT_SETTINGS}
     if any(run["settings"] == settings for run in read_runs(arguments.output)):
         print(f"seed {seed}: there already")
         return

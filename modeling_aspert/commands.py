@@ -347,8 +347,16 @@ def info(args: Namespace) -> None:
         "model": args.model,
         "saved with": f"transformers {config.transformers_version or '(not recorded)'}",
         "parameters": f"{parameters:,}",
-        "encoder": f"{encoder.model_type}, {encoder.num_hidden_layers} layers x {encoder.num_attention_heads} heads x "
-        f"{encoder.hidden_size}",
+        "encoder": f"{encoder.model_type}, "
+        + " x ".join(
+            f"{size} {name}".rstrip()
+            for name, attribute in (
+                ("layers", "num_hidden_layers"),
+                ("heads", "num_attention_heads"),
+                ("", "hidden_size"),
+            )
+            if (size := getattr(encoder, attribute, None)) is not None
+        ),
         "entity types": ", ".join(config.entity_types),
         "relation types": ", ".join(
             f"{name} (symmetric)" if name in config.symmetric_relations else name for name in config.relation_types

@@ -13,11 +13,13 @@ from typing import ClassVar
 
 from .export_annotations import BratWriter, SpacyWriter
 from .export_graphs import GraphMLWriter, Neo4jWriter, NTriplesWriter
-from .record_writer import Record, TablesWriter, TextWriter, Writer, check_record, json_line, sync
+from .record_writer import Record, TablesWriter, TextWriter, Writer, json_line, sync
 
 
 class JsonlWriter(TextWriter):
     """One JSON object a line, with all fields of the record. Holds every string."""
+
+    checked = False
 
     def _encode(self, record: Record) -> str:
         return json_line(record) + "\n"
@@ -26,6 +28,7 @@ class JsonlWriter(TextWriter):
 class JsonWriter(TextWriter):
     """A JSON list. Holds every string."""
 
+    checked = False
     begin, end = "[", "\n]\n"
 
     def _encode(self, record: Record) -> str:
@@ -63,7 +66,6 @@ class ParquetWriter(Writer):
         self._file = pq.ParquetWriter(temporary, self._schema)
 
     def _write(self, record: Record) -> None:
-        check_record(record)
         self._rows.append(
             {
                 "id": self._holdable(str(record["id"])) if record.get("id") is not None else None,
@@ -151,14 +153,19 @@ _SUFFIXES = {
     ".nt": "ntriples",
     ".graphml": "graphml",
 }
+# read in some places, or written by others
+_NOT_WRITTEN = (".gz", ".bz2", ".xz", ".zst", ".zip", ".tsv", ".xlsx")
 
 
 def choose_format(path: str | os.PathLike, format: str | None = None) -> str:
     """`format`, or the one that the suffix of `path` means; JSON lines for other suffixes.
 
-    Raises ValueError for a suffix that means another format, and for .csv, since that format makes a folder.
+    Raises ValueError for a suffix that means another format or one that is not written, and for .csv, since that format
+    makes a folder.
     """
     suffix = Path(path).suffix.lower()
+    if suffix in _NOT_WRITTEN:
+        raise ValueError(f"{path}: nothing is written as {suffix}: take one of {', '.join(_SUFFIXES)}")
     meant = _SUFFIXES.get(suffix)
     if meant is not None and format not in (None, meant):
         raise ValueError(f"{path}: the suffix {suffix} does not go with the format {format}: leave one of them out")

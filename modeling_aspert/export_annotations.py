@@ -8,7 +8,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from .documents import split_words
-from .record_writer import Record, Writer, check_record, sync
+from .record_writer import Record, Writer, sync
 
 
 class BratWriter(Writer):
@@ -25,7 +25,6 @@ class BratWriter(Writer):
         temporary.mkdir()
 
     def _write(self, record: Record) -> None:
-        check_record(record)
         for item in (*record["entities"], *record["relations"]):
             if not re.fullmatch(r"[A-Za-z0-9_-]+", item["type"]):
                 raise ValueError(f"type {item['type']!r} is no name in brat (A-Z, a-z, 0-9, - and _): rename the type")
@@ -87,7 +86,6 @@ class SpacyWriter(Writer):
         self._docs = DocBin(store_user_data=True)
 
     def _write(self, record: Record) -> None:
-        check_record(record)
         text = self._holdable(record["text"])
         cuts = {0, len(text)}
         for item in record["entities"]:

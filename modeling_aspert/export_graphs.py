@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from urllib.parse import quote
 from xml.sax.saxutils import escape
 
-from .record_writer import SURROGATES, Record, TablesWriter, TextWriter, check_record
+from .record_writer import SURROGATES, Record, TablesWriter, TextWriter
 
 
 class NTriplesWriter(TextWriter):
@@ -20,7 +20,6 @@ class NTriplesWriter(TextWriter):
     """
 
     def _encode(self, record: Record) -> str:
-        check_record(record)
         node = f"_:r{self.n_records}"
         triples = [_triple(node, _RDF_TYPE, _iri("vocabulary#Record"))]
         if record.get("id") is not None:
@@ -108,7 +107,6 @@ class GraphMLWriter(TextWriter):
         )
 
     def _encode(self, record: Record) -> str:
-        check_record(record)
         node = f"r{self.n_records}"
         parts = []
         for index, entity in enumerate(record["entities"]):

@@ -93,6 +93,7 @@ class Writer(Output):
     """
 
     directory = False
+    checked = True  # records are those of the pipeline, see `check_record`
     unholdable = SURROGATES
 
     def __init__(self, path: str | os.PathLike) -> None:
@@ -113,6 +114,8 @@ class Writer(Output):
     def write(self, record: Record) -> None:
         """Raises ValueError, with the record's number, for a record that is inconsistent or that the format refuses."""
         try:
+            if self.checked:
+                check_record(record)
             self._write(record)
         except KeyError as error:
             raise ValueError(
@@ -241,7 +244,6 @@ class TablesWriter(Writer):
             writer.writerow(columns)
 
     def _write(self, record: Record) -> None:
-        check_record(record)
         entities, relations = self._writers
         entities.writerows(map(self._row, self._entity_rows(record)))
         relations.writerows(map(self._row, self._relation_rows(record)))

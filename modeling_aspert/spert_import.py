@@ -7,7 +7,6 @@ of the two classifiers are reordered. Nothing else changes.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,7 +14,10 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from data_scripts import LabelSchema
+
 from .configuration_aspert import AspertConfig, pretrained_encoder_config
+from .model_files import naming
 from .modeling_aspert import AspertForJointExtraction
 from .processing_aspert import AspertProcessor
 
@@ -33,7 +35,7 @@ def load_spert(
 
     Raises:
         FileNotFoundError: a file is missing; a pickled checkpoint is refused.
-        ValueError: the weights do not fit the types file.
+        ValueError: the weights do not fit the types file, or a file is not what it should be.
     """
     directory, types_file = Path(directory), Path(types_file)
     weights_file = directory / "model.safetensors"
@@ -45,18 +47,19 @@ def load_spert(
             else f"{weights_file} does not exist"
         )
         raise FileNotFoundError(f"no SpERT weights: {reason}")
-    types = json.loads(types_file.read_text(encoding="utf-8"))
-    weights = {name: tensor.float() for name, tensor in load_file(weights_file).items()}
-    _check_shapes(weights, weights_file, types_file, len(types["entities"]), len(types["relations"]))
+    schema = LabelSchema.from_file(types_file)
+    with naming(weights_file):
+        weights = {name: tensor.float() for name, tensor in load_file(weights_file).items()}
+    _check_shapes(weights, weights_file, types_file, len(schema.entity_types), len(schema.relation_types))
 
     encoder_config = pretrained_encoder_config(directory)
     encoder_config.architectures = None
     config = AspertConfig.from_preset(
         "spert",
         encoder_config=encoder_config,
-        entity_types=list(types["entities"]),
-        relation_types=list(types["relations"]),
-        symmetric_relations=[name for name, entry in types["relations"].items() if entry.get("symmetric")],
+        entity_types=list(schema.entity_types),
+        relation_types=list(schema.relation_types),
+        symmetric_relations=list(schema.symmetric_relations),
         width_embedding_size=weights["size_embeddings.weight"].shape[1],
         max_span_width=max_span_width,
         relation_threshold=relation_threshold,
@@ -90,8 +93,12 @@ def _check_shapes(
     weights: Mapping[str, Tensor], weights_file: Path, types_file: Path, num_entities: int, num_relations: int
 ) -> None:
     expected = {
-        "entity_classifier.weight": (num_entities + 1, "entity types and none"),
-        "rel_classifier.weight": (num_relations, "relation types"),
+        f"{classifier}.{part}": outputs
+        for classifier, outputs in (
+            ("entity_classifier", (num_entities + 1, "entity types and none")),
+            ("rel_classifier", (num_relations, "relation types")),
+        )
+        for part in ("weight", "bias")
     }
     for name in ("size_embeddings.weight", *expected):
         if name not in weights:

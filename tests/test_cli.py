@@ -136,6 +136,8 @@ def test_outputs_are_refused_before_the_model_is_loaded(tmp_path, capsys, monkey
     assert csv in failed(capsys, *argv, "--output", "out.csv", "--format", "csv")
     contradiction = "out.json: the suffix .json does not go with the format parquet: leave one of them out"
     assert contradiction in failed(capsys, *argv, "--output", "out.json", "--format", "parquet")
+    packed = "out.jsonl.gz: nothing is written as .gz: take one of .jsonl, .json"
+    assert packed in failed(capsys, *argv, "--output", "out.jsonl.gz", "--format", "jsonl")
     assert "--format csv needs --output" in failed(capsys, *argv, "--format", "csv")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").touch()

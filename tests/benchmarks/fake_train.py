@@ -37,7 +37,9 @@ def main(argv: list[str]) -> int:
         calls.write(
             f"{mode} resume={options['--resume_from_checkpoint']} found={(output / 'checkpoint-1').is_dir()}\n"
         )
-    print("fake training of seed", config["seed"], flush=True)
+    print("fake training of seed", config["seed"], "in", os.getcwd(), flush=True)
+    if None in config.values():
+        raise ValueError("a field is empty, which train.py refuses")
     if mode == "fail":
         print("error: the fake training fails as it was told", flush=True)
         return 3

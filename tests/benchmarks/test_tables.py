@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
 import json
 import os
 import pickle
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -17,7 +20,6 @@ import yaml
 
 from benchmarks import tables
 from benchmarks.experiments import (
-    FOLDER,
     ROOT,
     Run,
     architecture_name,
@@ -28,9 +30,11 @@ from benchmarks.experiments import (
     runs_of,
     settings_of,
 )
+from benchmarks.report import NOTES_FILE, build_report
 from benchmarks.results import load_results
-from benchmarks.runner import RunOptions, run_all
+from benchmarks.runner import RunOptions, launched_by, run_all
 from benchmarks.significance import mean_and_std, paired_t_test
+from benchmarks.spert_training import SPERT_FILE, read_runs
 
 FAKE = Path(__file__).with_name("fake_train.py")
 SEEDS = (1, 2, 3)
@@ -55,6 +59,38 @@ def quickstart_runs(seeds=SEEDS, **fields):
     experiment = load_experiments(names=["table4"])["table4"]
     overrides = {"encoder": "tiny", **fields}
     return list(runs_of(experiment, load_corpora(), only_corpora=["quickstart"], seeds=seeds, overrides=overrides))
+
+
+def copied(finished, folder, change):
+    """The finished results in another folder, each changed by a function of its content and its number."""
+    for number, path in enumerate(sorted(finished.rglob("*.json"))):
+        content = json.loads(path.read_text(encoding="utf-8"))
+        (folder / content["predictions"]).write_bytes((path.parent / content["predictions"]).read_bytes())
+        change(content, number)
+        (folder / path.name).write_text(json.dumps(content), encoding="utf-8")
+    return folder
+
+
+def on_conll04(content, number):
+    content["corpus"], content["id"] = "conll04", content["id"][::-1]
+
+
+def written(folder, run, value, **more):
+    """A result without predictions: both scores of ADE's headline are the value, on dev a point less."""
+    scores = {
+        split: {"ner_macro_f1": value - less, "re_strict_macro_f1": value - less}
+        for split, less in (("dev", 1), ("test", 0))
+    }
+    content = {
+        "kind": "aspert training run", "format": 1, "id": run.id, "corpus": run.corpus, "fold": run.fold,
+        "seed": run.seed, "settings": run.settings, "scores": scores, **more,
+    }  # fmt: skip
+    (folder / run.path.name).write_text(json.dumps(content), encoding="utf-8")
+
+
+def page_of(results, output):
+    assert tables.main(["report", "--results", str(results), "--output", str(output), "--no-plots"]) == 0
+    return output.read_text(encoding="utf-8")
 
 
 # -- experiments ---------------------------------------------------------------------------------------------------
@@ -199,6 +235,48 @@ def test_predictions_of_another_run_are_refused(mode, options):
     assert len(summary.failed) == 1 and "but the run reported" in lines[-1]
 
 
+def test_a_stopped_driver_stops_what_its_launcher_started(mode, options):
+    mode("hang")
+    forward = "import subprocess, sys; sys.exit(subprocess.call([sys.executable, *sys.argv[1:]]))"
+    options.launcher = [sys.executable, "-c", forward]
+    run = quickstart_runs(seeds=(1,))[0]
+    work = options.work / run.path.with_suffix("")
+
+    def interrupt(line):
+        for _ in range(600):
+            if (work / "hanging").is_file():
+                raise KeyboardInterrupt
+            time.sleep(0.1)
+
+    with pytest.raises(KeyboardInterrupt):
+        run_all([run], options, say=interrupt)
+    # the training held the lock
+    mode("ok")
+    assert run_all([run], options, say=lambda line: None).finished == [run.id]
+
+
+def test_trainings_start_where_the_driver_was_called(mode, options, tmp_path, monkeypatch):
+    """So that a relative path of a corpus or an encoder means the same to both. A field set to nothing is left out."""
+    monkeypatch.chdir(tmp_path)
+    (run, *_) = quickstart_runs(seeds=(1,), train_sampling_strategy=None)
+    assert run_all([run], options, say=lambda line: None).finished == [run.id]
+    log = options.work / run.path.with_suffix("") / "train.log"
+    assert f"fake training of seed 1 in {tmp_path.resolve()}\n" in log.read_text()
+
+
+def test_the_launcher_is_part_of_what_a_run_is(mode, options):
+    assert launched_by(["accelerate", "launch", "--num_processes", "1", "--mixed_precision=no", "--cpu"]) == {}
+    launched = launched_by(["accelerate", "launch", "--num-processes=2", "--mixed_precision", "bf16"])
+    assert launched == {"processes": 2, "mixed_precision": "bf16"}
+    (run, *_) = quickstart_runs(seeds=(1,))
+    other = dataclasses.replace(run, launched=launched)
+    assert other.id != run.id and other.path != run.path
+    # the fake training is one process, whatever its run says
+    lines = []
+    assert run_all([other], options, say=lines.append).failed == [other.id]
+    assert "trained with one process in fp32, but its run is one with {'processes': 2" in lines[-1]
+
+
 def test_a_killed_driver_leaves_no_half_result_and_the_run_goes_on(mode, options, tmp_path):
     mode("hang")
     command = [
@@ -303,10 +381,20 @@ def test_the_page_is_the_same_bytes_every_time(finished, tmp_path):
     assert output.read_text(encoding="utf-8") == "something else"
 
 
-def test_the_committed_page_is_what_the_committed_results_give():
-    if not tables.PAGE.is_file():
-        pytest.skip("no results yet")
-    assert tables.main(["report", "--check"]) == 0
+def test_the_committed_page_is_what_the_committed_results_give(tmp_path, capsys):
+    """And the command above a table has all runs of the table among those that it would make."""
+    results = load_results(tables.RESULTS)
+    notes = (tables.RESULTS / NOTES_FILE).read_text(encoding="utf-8")
+    spert_runs = read_runs(tables.RESULTS / SPERT_FILE)
+    page, all_tables = build_report(load_experiments(), load_corpora(), results, notes, tables.PAGE.stem, spert_runs)
+    assert page == tables.PAGE.read_text(encoding="utf-8"), "run python benchmarks/tables.py report"
+    commands = re.findall(r"^`python benchmarks/tables\.py (run .*)`$", page, flags=re.M)
+    assert len(commands) == len(all_tables) > 10
+    for command, table in zip(commands, all_tables):
+        assert tables.main([*shlex.split(command), "--dry-run"]) == 0
+        finished = int(re.search(r"(\d+) finished", capsys.readouterr().out)[1])
+        shown = sum(row.units for row in table.rows if row.score == table.rows[0].score)
+        assert finished >= shown, command
 
 
 def test_the_page_holds_means_spreads_and_tests(finished, tmp_path):
@@ -318,9 +406,7 @@ def test_the_page_holds_means_spreads_and_tests(finished, tmp_path):
     mean, std = mean_and_std(ours)
     difference = mean - mean_and_std(spert)[0]
     assert difference > 5
-    output = tmp_path / "results.md"
-    assert tables.main(["report", "--results", str(finished), "--output", str(output), "--no-plots"]) == 0
-    page = output.read_text(encoding="utf-8")
+    page = page_of(finished, tmp_path / "results.md")
     assert paired_t_test(ours, spert) < 0.001
     row = next(line for line in page.splitlines() if f"| ASpERT | 5 | {mean:.2f} ± {std:.2f} | 5 |" in line)
     cells = [cell.strip() for cell in row.split("|")]
@@ -334,40 +420,24 @@ def test_the_page_holds_means_spreads_and_tests(finished, tmp_path):
 
 
 def test_the_paper_stands_beside_ours(finished, tmp_path):
-    for path in finished.rglob("*.json"):
-        content = json.loads(path.read_text(encoding="utf-8"))
-        content["corpus"], content["id"] = "conll04", content["id"][::-1]
-        (tmp_path / path.name).write_text(json.dumps(content), encoding="utf-8")
-        kept = path.parent / content["predictions"]
-        (tmp_path / kept.name).write_bytes(kept.read_bytes())
-    output = tmp_path / "page" / "results.md"
-    assert tables.main(["report", "--results", str(tmp_path), "--output", str(output), "--no-plots"]) == 0
-    page = output.read_text(encoding="utf-8")
-    row = next(
-        line for line in page.splitlines() if line.startswith("|  | ASpERT") and line.endswith("| 71.66 | +1.25 |")
-    )
-    assert row
+    page = page_of(copied(finished, tmp_path, on_conll04), tmp_path / "page" / "results.md")
+    assert any(line.startswith("|  | ASpERT") and line.endswith("| 71.66 | +1.25 |") for line in page.splitlines())
     assert "CoNLL04 (train), tiny" in page
 
 
 def test_the_headline_scores_stand_at_the_top(finished, tmp_path):
     """SpERT and ASpERT, trained as the table of `best` has them, beside the paper's gain."""
-    wanted = next(run for run in runs_of(load_experiments()["best"], load_corpora(), only_corpora=["conll04"]))
-    training = {
-        name: wanted.settings.get(name)
-        for name in ("learning_rate", "per_device_train_batch_size", "train_sampling_strategy", "learn_constraints")
-    }
-    for path in finished.rglob("*.json"):
-        content = json.loads(path.read_text(encoding="utf-8"))
-        content["corpus"], content["id"] = "conll04", content["id"][::-1]
-        settings = {**content["settings"], **training}
-        content["settings"] = {name: value for name, value in settings.items() if value is not None}
-        (tmp_path / path.name).write_text(json.dumps(content), encoding="utf-8")
-        kept = path.parent / content["predictions"]
-        (tmp_path / kept.name).write_bytes(kept.read_bytes())
-    output = tmp_path / "page" / "results.md"
-    assert tables.main(["report", "--results", str(tmp_path), "--output", str(output), "--no-plots"]) == 0
-    page = output.read_text(encoding="utf-8")
+    wanted = next(
+        run for run in runs_of(load_experiments()["best"], load_corpora(), only_corpora=["conll04"])
+    ).settings
+
+    def trained_alike(content, number):
+        on_conll04(content, number)
+        for name in ("learning_rate", "per_device_train_batch_size", "train_sampling_strategy", "learn_constraints"):
+            content["settings"].pop(name, None)
+            content["settings"] |= {name: wanted[name]} if name in wanted else {}
+
+    page = page_of(copied(finished, tmp_path, trained_alike), tmp_path / "page" / "results.md")
     overview = page.partition("## At a glance")[2].partition("\n## ")[0]
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in overview.splitlines() if line.startswith("|")]
     header, _, spert, ours = rows
@@ -381,15 +451,11 @@ def test_the_headline_scores_stand_at_the_top(finished, tmp_path):
 
 
 def test_a_table_without_all_runs_says_so(finished, tmp_path):
-    for path in finished.rglob("*.json"):
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if content["seed"] == 2 and "span_classifier" not in content["settings"]:
-            continue
-        (tmp_path / path.name).write_bytes(path.read_bytes())
-        (tmp_path / content["predictions"]).write_bytes((path.parent / content["predictions"]).read_bytes())
-    output = tmp_path / "page" / "results.md"
-    assert tables.main(["report", "--results", str(tmp_path), "--output", str(output), "--no-plots"]) == 0
-    page = output.read_text(encoding="utf-8")
+    copied(finished, tmp_path, lambda content, number: None)
+    for result in load_results(tmp_path):
+        if result.content["seed"] == 2 and "span_classifier" not in result.content["settings"]:
+            result.path.unlink()
+    page = page_of(tmp_path, tmp_path / "page" / "results.md")
     assert "Not complete: ASpERT lacks 1 of 5 runs." in page
     # four pairs: a difference, but no test
     row = next(line for line in page.splitlines() if line.startswith("|  | ASpERT | 4 |"))
@@ -398,24 +464,17 @@ def test_a_table_without_all_runs_says_so(finished, tmp_path):
 
 
 def test_runs_of_other_commits_are_named(finished, tmp_path):
-    for number, path in enumerate(sorted(finished.rglob("*.json"))):
-        content = json.loads(path.read_text(encoding="utf-8"))
+    def of_two_commits(content, number):
         content["commit"] = "aaaa" if number else "bbbb"
-        (tmp_path / path.name).write_text(json.dumps(content), encoding="utf-8")
-        (tmp_path / content["predictions"]).write_bytes((path.parent / content["predictions"]).read_bytes())
-    output = tmp_path / "page" / "results.md"
-    call = ["report", "--results", str(tmp_path), "--output", str(output), "--no-plots"]
-    assert tables.main(call) == 0
-    sentence = "Not of the same commit as the SpERT runs they are compared with: ASpERT."
-    assert sentence in output.read_text(encoding="utf-8")
-    for number, path in enumerate(sorted(tmp_path.glob("*.json"))):
-        content = json.loads(path.read_text(encoding="utf-8"))
-        data = {"test": {"sentences": 1, "sha256": "1" if number else "2"}}
-        path.write_text(json.dumps({**content, "commit": "aaaa", "data": data}), encoding="utf-8")
-    assert tables.main(call) == 0
-    assert sentence not in output.read_text(encoding="utf-8")
-    sentence = "Not on the same data as the SpERT runs they are compared with: ASpERT."
-    assert sentence in output.read_text(encoding="utf-8")
+
+    def of_two_corpora(content, number):
+        content |= {"commit": "aaaa", "data": {"test": {"sentences": 1, "sha256": "1" if number else "2"}}}
+
+    commits = "Not of the same commit as the SpERT runs they are compared with: ASpERT."
+    data = "Not on the same data as the SpERT runs they are compared with: ASpERT."
+    for change, said, unsaid in ((of_two_commits, commits, data), (of_two_corpora, data, commits)):
+        page = page_of(copied(finished, tmp_path, change), tmp_path / "page" / "results.md")
+        assert said in page and unsaid not in page
 
 
 def test_two_results_of_one_run_are_refused(finished, tmp_path, capsys):
@@ -440,15 +499,8 @@ def test_folds_are_averaged_before_seeds_are_compared(tmp_path):
         values["paper", seed] = tuple(value + gain for value in values["spert", seed])
     for (preset, seed), folds in values.items():
         for fold, value in zip(("split_0", "split_1"), folds):
-            run = make_run(corpus, {"preset": preset}, seed, fold)
-            content = {
-                "kind": "aspert training run", "format": 1, "id": run.id, "corpus": "ade", "fold": fold, "seed": seed,
-                "settings": run.settings, "scores": {"test": {"ner_macro_f1": value, "re_strict_macro_f1": value}},
-            }  # fmt: skip
-            (tmp_path / run.path.name).write_text(json.dumps(content), encoding="utf-8")
-    output = tmp_path / "results.md"
-    assert tables.main(["report", "--results", str(tmp_path), "--output", str(output), "--no-plots"]) == 0
-    page = output.read_text(encoding="utf-8")
+            written(tmp_path, make_run(corpus, {"preset": preset}, seed, fold), value)
+    page = page_of(tmp_path, tmp_path / "results.md")
     # SpERT: 82 ... 86; differences 3, 1, 2, 2, 2: t = sqrt(40), and with four degrees of freedom
     # p = 1 - t / sqrt(4 + t²) · (1 + 2 / (4 + t²)) = 0.003
     assert "| NER macro F1 | SpERT | 5 | 84.00 ± 1.58 |" in page
@@ -457,20 +509,35 @@ def test_folds_are_averaged_before_seeds_are_compared(tmp_path):
 
 
 def test_one_seed_on_folds_is_tested_over_the_folds(tmp_path):
-    corpus = load_corpora()["ade"]
+    corpus, data = load_corpora()["ade"], {"train": {"sentences": 90}, "test": {"sentences": 10}}
     for fold in range(5):
         for preset, value in (("spert", 80.0), ("paper", 81.0 + fold % 2)):
-            run = make_run(corpus, {"preset": preset}, 1, f"split_{fold}")
-            content = {
-                "kind": "aspert training run", "format": 1, "id": run.id, "corpus": "ade", "fold": run.fold, "seed": 1,
-                "settings": run.settings, "scores": {"test": {"ner_macro_f1": value, "re_strict_macro_f1": value}},
-                "data": {"train": {"sentences": 90}, "test": {"sentences": 10}},
-            }  # fmt: skip
-            (tmp_path / run.path.name).write_text(json.dumps(content), encoding="utf-8")
-    output = tmp_path / "results.md"
-    assert tables.main(["report", "--results", str(tmp_path), "--output", str(output), "--no-plots"]) == 0
+            written(tmp_path, make_run(corpus, {"preset": preset}, 1, f"split_{fold}"), value, data=data)
     p = paired_t_test([81.0, 82.0, 81.0, 82.0, 81.0], [80.0] * 5, 10 / 90)
-    assert f"|  | ASpERT | 5 | 81.40 ± 0.55 | 5 | +1.40 | {p:.3f} |" in output.read_text(encoding="utf-8")
+    assert f"|  | ASpERT | 5 | 81.40 ± 0.55 | 5 | +1.40 | {p:.3f} |" in page_of(tmp_path, tmp_path / "results.md")
+
+
+def test_a_seed_without_all_folds_is_left_out(tmp_path):
+    """A sweep that was stopped in its second seed, then in its third: all figures are of the same runs."""
+    corpus, data = load_corpora()["ade"], {"train": {"sentences": 90}, "test": {"sentences": 10}}
+    folds = [f"split_{fold}" for fold in range(10)]
+
+    def runs(seed, folds):
+        for fold in folds:
+            for preset, value in (("spert", 80.0), ("paper", 75.0 if fold == "split_0" else 90.0)):
+                written(tmp_path, make_run(corpus, {"preset": preset}, seed, fold), value + seed, data=data)
+
+    runs(1, folds)
+    runs(2, folds[:1])
+    page = page_of(tmp_path, tmp_path / "results.md")
+    row = next(line for line in page.splitlines() if line.startswith("|  | ASpERT | 10 | 89.50 ± 4.74 | 10 | +8.50 |"))
+    assert [cell.strip() for cell in row.split("|")][9:11] == ["88.50", "+8.50"]
+    assert "Spread over: fold." in page and "2 runs of a seed without all 10 folds are left out" in page
+    runs(2, folds[1:])
+    runs(3, folds[:4])
+    page = page_of(tmp_path, tmp_path / "results.md")
+    assert "|  | ASpERT | 2 | 90.00 ± 0.71 | 2 | +8.50 |" in page
+    assert "seed (mean of 10 folds)" in page and "8 runs of a seed without all 10 folds are left out" in page
 
 
 def test_what_the_models_differ_in_cannot_be_set_for_all(tmp_path, capsys):
@@ -503,7 +570,3 @@ def test_every_committed_result_lies_where_its_run_is_looked_for():
         run = Run(content["corpus"], content["fold"], content["seed"], {}, settings, architecture_name(settings))
         assert run.id == content["id"]
         assert result.path == tables.RESULTS / run.path, "python benchmarks/tables.py run would train it again"
-
-
-def test_experiments_folder_is_the_documented_one():
-    assert FOLDER == ROOT / "configuration" / "experiments"

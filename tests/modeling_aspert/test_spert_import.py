@@ -153,12 +153,38 @@ def test_wrong_types_file(checkpoint):
         load_spert(folder, types)
 
 
-def test_not_a_checkpoint_of_sperts(checkpoint):
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ('{"entities": {"Loc": {}}, "relations": {"Near": {"symetric": true}}}', "symetric"),
+        ('{"entities": {"Loc": {}}}', "relations"),
+        ('{"entities": ["Loc"], "relations": {}}', "entities"),
+        ("[1", "JSON"),
+    ],
+)
+def test_a_types_file_that_is_none(checkpoint, content, said):
+    """The errors are those of the types file of a corpus."""
+    folder, types = checkpoint
+    types.write_text(content)
+    with pytest.raises(ValueError, match=rf"types\.json.*{said}"):
+        load_spert(folder, types)
+
+
+@pytest.mark.parametrize("name", ["size_embeddings.weight", "rel_classifier.bias", "entity_classifier.bias"])
+def test_not_a_checkpoint_of_sperts(checkpoint, name):
     folder, types = checkpoint
     weights = load_file(folder / "model.safetensors")
-    del weights["size_embeddings.weight"]
+    del weights[name]
     save_file(weights, folder / "model.safetensors")
-    with pytest.raises(ValueError, match="no size_embeddings.weight: it is not a checkpoint of SpERT's code"):
+    with pytest.raises(ValueError, match=f"no {name}: it is not a checkpoint of SpERT's code"):
+        load_spert(folder, types)
+
+
+def test_weights_that_were_cut_off(checkpoint):
+    folder, types = checkpoint
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(ValueError, match="model.safetensors"):
         load_spert(folder, types)
 
 
