@@ -427,7 +427,7 @@ def _load_model(
         model.config.update({name: value for name, value in learnt.items() if name not in switches})
     model.config.check()
     if model_args.learn_thresholds:
-        check_learnable(model.config, (args.metric_for_best_model or "re_strict_micro_f1").removeprefix("eval_"))
+        check_learnable(model.config, args.score_for_best_model)
     if data_args.word_splitter is not None:
         processor.word_splitter = data_args.word_splitter
     if data_args.language is not None:
@@ -574,6 +574,9 @@ def _check_resumed(file: Path, description: Mapping[str, Any]) -> None:
         for kind, names in (("model", now["arguments"]["model"]), ("training", TRAINING_SETTINGS)):
             old, new = (run["arguments"][kind] for run in (before, now))
             pairs += [(name, old[name], new[name]) for name in names if name in old and name in new]
+        # what the launcher decides
+        launched = ("effective_batch_size", "mixed_precision")
+        pairs += [(name, before[name], now[name]) for name in launched if name in before]
     except (OSError, ValueError, KeyError, TypeError):
         return
     for name, old, new in pairs:

@@ -412,8 +412,13 @@ _TRAINED = "a trained ASpERT model, not an encoder"
 _POSITIONS_BEHIND_PADDING = (
     "camembert",
     "data2vec-text",
+    "esm",
     "ibert",
+    "layoutlmv3",
+    "lilt",
     "longformer",
+    "luke",
+    "markuplm",
     "mpnet",
     "roberta",
     "roberta-prelayernorm",

@@ -13,6 +13,7 @@ from torch.utils.data import Dataset, Sampler
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
 from .configuration_aspert import AspertConfig
+from .decoding import allowed_types
 from .processing_aspert import AspertProcessor, EncodedSentence
 
 logger = logging.getLogger(__name__)
@@ -52,11 +53,14 @@ class JointExtractionDataset(Dataset):
         config: the model's configuration: labels, symmetric relations, span limit.
 
     Raises:
-        ValueError: a type that the configuration does not have, or a sentence longer than the encoder's limit.
+        ValueError: a type that the configuration does not have, a span or an entity that its record does not have, or a
+            sentence longer than the encoder's limit.
     """
 
     def __init__(self, records: Iterable[Mapping[str, Any]], processor: AspertProcessor, config: AspertConfig) -> None:
-        self.records = [dict(record) for record in records]
+        self.records = [
+            {**record, **{name: record.get(name) or [] for name in ("entities", "relations")}} for record in records
+        ]
         self.config = config
         sentences: list[EncodedSentence] = []
         for start in range(0, len(self.records), _ENCODE_BATCH):
@@ -68,6 +72,7 @@ class JointExtractionDataset(Dataset):
             for position, (record, sentence) in enumerate(zip(self.records, sentences))
         ]
         self._report_wide_entities()
+        self._report_forbidden_relations()
 
     @property
     def lengths(self) -> list[int]:
@@ -118,21 +123,44 @@ class JointExtractionDataset(Dataset):
                 max(widths),
             )
 
+    def _report_forbidden_relations(self) -> None:
+        if not self.config.relation_type_constraints:
+            return
+        allowed = allowed_types(self.config)
+        forbidden = []
+        for example in self.examples:
+            pair, kind = example.pair_types.nonzero()
+            head, tail = (example.entity_types[end] - 1 for end in example.pairs[pair].T)
+            forbidden += (~allowed[kind, head, tail]).tolist()
+        if any(forbidden):
+            logger.warning(
+                "%d of %d relations join other types than relation_type_constraints allow: they cannot be predicted; "
+                "`aspert learn-constraints` learns from these data what is allowed",
+                sum(forbidden),
+                len(forbidden),
+            )
+
 
 def _encode_annotation(
     position: int, record: Mapping[str, Any], sentence: EncodedSentence, config: AspertConfig
 ) -> EncodedExample:
     entity_ids = {label: index for index, label in enumerate(config.entity_types, start=1)}
     relation_ids = {label: index for index, label in enumerate(config.relation_types)}
-    entities = record.get("entities") or []
+    entities, num_words = record["entities"], len(record["tokens"])
     spans = [(entity["start"], entity["end"]) for entity in entities]
+    for start, end in spans:
+        if not 0 <= start < end <= num_words:
+            raise _wrong(position, record, f"an entity from {start} to {end} in a sentence of {num_words} words")
     types = [_known(entity_ids, entity["type"], "entity", position, record) for entity in entities]
     # two entities on one span both train; relations use the first
     first_on_span: dict[tuple[int, int], int] = {}
     for index, span in enumerate(spans):
         first_on_span.setdefault(span, index)
     multi_hot: dict[tuple[int, int], np.ndarray] = {}
-    for relation in record.get("relations") or []:
+    for relation in record["relations"]:
+        for end in ("head", "tail"):
+            if not 0 <= relation[end] < len(entities):
+                raise _wrong(position, record, f"a {end} {relation[end]} among {len(entities)} entities")
         kind = _known(relation_ids, relation["type"], "relation", position, record)
         head, tail = (first_on_span[spans[relation[end]]] for end in ("head", "tail"))
         if config.symmetric_flags[kind] and spans[tail] < spans[head]:
@@ -150,11 +178,17 @@ def _encode_annotation(
 
 def _known(ids: dict[str, int], label: str, kind: str, position: int, record: Mapping[str, Any]) -> int:
     if label not in ids:
-        raise ValueError(
-            f"record {position} (orig_id {record.get('orig_id')!r}): {kind} type {label!r} is not one of the model's "
-            f"{list(ids)}: mend the record, or give the model this label"
+        raise _wrong(
+            position,
+            record,
+            f"{kind} type {label!r} is not one of the model's {list(ids)}",
+            ", or give the model this label",
         )
     return ids[label]
+
+
+def _wrong(position: int, record: Mapping[str, Any], what: str, mend: str = "") -> ValueError:
+    return ValueError(f"record {position} (orig_id {record.get('orig_id')!r}): {what}: mend the record{mend}")
 
 
 class EpochSampler(Sampler[int]):

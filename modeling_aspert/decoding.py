@@ -142,7 +142,7 @@ def decode(
     (sentence, head, tail, kind), relation_scores, left_out = _candidates(output, limits, veto)
     both = (relation_scores >= limits.numpy()[kind]) & kept[sentence, head] & kept[sentence, tail]
     if config.relation_type_constraints:
-        both &= _allowed(config)[kind, types[sentence, head] - 1, types[sentence, tail] - 1]
+        both &= allowed_types(config)[kind, types[sentence, head] - 1, types[sentence, tail] - 1]
     sentence, head, tail, kind = sentence[both], head[both], tail[both], kind[both]
     # position of each kept span among its sentence's entities; these are sorted by (start, end)
     position = kept.cumsum(-1) - 1
@@ -196,8 +196,8 @@ def _highest(relations: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.
     return relations[first], scores[first]
 
 
-def _allowed(config: AspertConfig) -> np.ndarray:
-    """bool [T_r, T_e, T_e]: which relation may join which head and tail types."""
+def allowed_types(config: AspertConfig) -> np.ndarray:
+    """bool [T_r, T_e, T_e]: which relation may join which head and tail types, by `relation_type_constraints`."""
     entity_ids = {name: index for index, name in enumerate(config.entity_types)}
     allowed = np.ones((len(config.relation_types), len(entity_ids), len(entity_ids)), dtype=bool)
     for index, relation in enumerate(config.relation_types):

@@ -450,7 +450,8 @@ class Extractor:
                 word_spans.gather(1, end.long().unsqueeze(-1).expand(-1, -1, 2)) for end in batch["pairs"].unbind(-1)
             )
             batch["pair_mask"] &= (heads != tails).any(-1)
-        batch = {name: values.to(self.model.device) for name, values in batch.items()}
+        if self.model.device.type != "meta":  # what is offloaded to disk moves its inputs itself
+            batch = {name: values.to(self.model.device) for name, values in batch.items()}
         with torch.inference_mode():
             output = self.model(**batch, return_dict=True)
             predictions = decode(

@@ -311,7 +311,9 @@ class AspertForJointExtraction(AspertPreTrainedModel):
         ids = torch.ones(1, 4, dtype=torch.long, device=encoder.device)
         try:
             with torch.no_grad():
-                model.eval()._encode(ids, ids, ids)
+                _, attentions = model.eval()._encode(ids, ids, ids)
+            if any((weights < 0).any() or (weights.sum(-1) - 1).abs().max() > 0.01 for weights in attentions):
+                raise ValueError("its attentions are not weights that sum to 1: set attentional_contribution=False")
         except Exception as error:  # each encoder fails in its own way
             reason = one_line(error, name_or_path, f": {encoder.config.model_type} cannot be used")
             raise ValueError(f"{reason}. If nothing else helps, take another encoder, such as BERT") from error

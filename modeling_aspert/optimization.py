@@ -17,6 +17,9 @@ class UncorrectedAdamW(torch.optim.AdamW):
     200th, 1.3 times at the 1000th. The decay is decoupled.
 
     Args: as `torch.optim.AdamW`'s.
+
+    Raises:
+        ValueError: `amsgrad`, which this is not.
     """
 
     def __init__(
@@ -28,6 +31,8 @@ class UncorrectedAdamW(torch.optim.AdamW):
         weight_decay: float = 0.0,
         **kwargs: Any,
     ) -> None:
+        if kwargs.get("amsgrad"):
+            raise ValueError("amsgrad = True is another kind of AdamW: take torch.optim.AdamW")
         super().__init__(params, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, **kwargs)
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -102,6 +102,7 @@ class AspertProcessor(ProcessorMixin):
         self.word_splitter = word_splitter
         self.language = language
         _separate_words(tokenizer)
+        self._blank = " " if _needs_blank(tokenizer) else ""
         self._prefix, self._suffix = _special_tokens_around(tokenizer)
         if self.max_tokens is not None and self.max_tokens <= self.num_special_tokens:
             raise ValueError(
@@ -113,7 +114,8 @@ class AspertProcessor(ProcessorMixin):
         """Sub-words alone are not what the model takes. Raises TypeError that names what makes its inputs."""
         raise TypeError(
             "AspertProcessor is not called: pipeline('joint-extraction') and Extractor take texts and words; for tensors, "
-            "AspertDataCollator(processor, config, training=False).collate_candidates(processor.encode([words]))"
+            "AspertDataCollator(processor, config, training=False).collate_candidates(processor.encode([words])), whose "
+            "word_spans are for decode, the rest for the model"
         )
 
     @classmethod
@@ -206,7 +208,7 @@ class AspertProcessor(ProcessorMixin):
         backend = self.tokenizer.backend_tokenizer
         backend.no_truncation()
         backend.no_padding()
-        words = [list(sentence) for sentence in sentences]
+        words = [[self._blank + word for word in sentence] for sentence in sentences]
         try:
             encodings = backend.encode_batch(words, is_pretokenized=True, add_special_tokens=False)
         except (TypeError, UnicodeEncodeError):
@@ -364,6 +366,18 @@ def _separate_words(tokenizer: PreTrainedTokenizerBase) -> None:
         pre_tokenizer.add_prefix_space = True
         tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizer
         tokenizer.add_prefix_space = True
+
+
+def _needs_blank(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether words must be given with the blank before them, since the tokenizer takes it for a part of the word, as in
+    running text (Gemma, EuroBERT)."""
+    backend = tokenizer.backend_tokenizer
+    alone, running = (backend.encode(text, add_special_tokens=False).ids for text in ("a", "a a"))
+    plain, spaced = (
+        backend.encode(words, is_pretokenized=True, add_special_tokens=False).ids
+        for words in (["a", "a"], ["a", " a"])
+    )
+    return running[: len(alone)] == alone and plain != running == spaced
 
 
 def _special_tokens_around(tokenizer: PreTrainedTokenizerBase) -> tuple[np.ndarray, np.ndarray]:

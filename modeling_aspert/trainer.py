@@ -37,6 +37,7 @@ from .thresholds import check_learnable, learn_thresholds, loosest_fields
 
 logger = logging.getLogger(__name__)
 
+_SCORE = "re_strict_micro_f1"
 # columns of what prediction_step returns
 _FIELDS = 4
 # Relations of a sentence that an evaluation takes at most. Trained models are far below; an untrained one may relate
@@ -53,6 +54,8 @@ _FIXED = {
     "eval_do_concat_batches": (True, "scores are of a whole split"),
     "batch_eval_metrics": (False, "scores are of a whole split"),
     "label_smoothing_factor": (0.0, "the losses of Eq. 10 know no smoothing"),
+    "bf16_full_eval": (False, "the model itself would be rounded; bf16 = True evaluates in bf16, too"),
+    "fp16_full_eval": (False, "the model itself would be rounded; fp16 = True evaluates in fp16, too"),
     "hub_strategy": ("end", "checkpoints are not pushed, since the Trainer would publish the whole output folder"),
 }
 
@@ -95,7 +98,7 @@ class AspertTrainingArguments(TrainingArguments):
     )
     load_best_model_at_end: bool = field(default=True, metadata={"help": "Keep the checkpoint that is best on dev."})
     metric_for_best_model: str | None = field(
-        default="re_strict_micro_f1", metadata={"help": "Score that chooses the best checkpoint."}
+        default=_SCORE, metadata={"help": "Score that chooses the best checkpoint."}
     )
     greater_is_better: bool | None = field(default=True, metadata={"help": "Whether a higher score is better."})
     logging_nan_inf_filter: bool = field(
@@ -121,10 +124,19 @@ class AspertTrainingArguments(TrainingArguments):
         for name, (only, reason) in _FIXED.items():
             if getattr(self, name) != only:
                 raise ValueError(f"{name} = {getattr(self, name)} is not valid: {reason}; leave it out")
-        metric = self.metric_for_best_model
-        if metric is not None and metric.removeprefix("eval_") not in SCORE_NAMES:
+        if self.metric_for_best_model is None:
+            self.metric_for_best_model = _SCORE
+        metric = self.score_for_best_model
+        # of several evaluation sets: NAME_SCORE
+        if not any(metric == name or metric.endswith(f"_{name}") for name in SCORE_NAMES):
             raise ValueError(
-                f"metric_for_best_model = {metric!r} is not valid: choose one of {', '.join(SCORE_NAMES)}"
+                f"metric_for_best_model = {self.metric_for_best_model!r} is not valid: choose one of "
+                f"{', '.join(SCORE_NAMES)}"
+            )
+        if self.early_stopping_patience is not None and self.eval_strategy == "no":
+            raise ValueError(
+                f"early_stopping_patience = {self.early_stopping_patience} needs evaluations: set eval_strategy to epoch or "
+                "steps, or leave it out"
             )
         if not self.adam_bias_correction and self.optim not in ("adamw_torch", "adamw_torch_fused"):
             raise ValueError(
@@ -132,6 +144,10 @@ class AspertTrainingArguments(TrainingArguments):
             )
         asked = self.do_train or self.do_eval or self.do_predict
         super().__post_init__()
+        for kwargs in (getattr(self, f"{name}_checkpointing_kwargs", None) for name in ("activation", "gradient")):
+            if kwargs and kwargs.keys() - {"every_n_layers", "offload"}:
+                # transformers' own default, which it leaves to torch where anything is said
+                kwargs.setdefault("use_reentrant", False)
         installed = get_available_reporting_integrations()
         missing = [name for name in self.report_to if name not in installed]
         if missing:
@@ -148,6 +164,11 @@ class AspertTrainingArguments(TrainingArguments):
             # the Trainer would take DataParallel, which neither our losses nor our decoding know
             logger.warning("one of %d GPUs is used: start with `accelerate launch` to use all of them", self._n_gpu)
             self._n_gpu = 1
+
+    @property
+    def score_for_best_model(self) -> str:
+        """`metric_for_best_model` as `compute_scores` names it."""
+        return (self.metric_for_best_model or _SCORE).removeprefix("eval_")
 
 
 class AspertTrainer(Trainer):
@@ -170,10 +191,11 @@ class AspertTrainer(Trainer):
         train_dataset, eval_dataset: encoded for the model's configuration.
         callbacks: further ones.
         model_init: makes the model anew for each training, as for ``hyperparameter_search``; of no argument, or the trial.
-        kwargs: as the Trainer's.
+        kwargs: as the Trainer's, but for `data_collator` and `compute_metrics`, which are this one's own.
 
     Raises:
-        ValueError: no processor, or reentrant gradient checkpointing, through which the attentional contribution does
+        TypeError: a data set of another kind.
+        ValueError: no processor, a score for the best checkpoint that names none of several evaluation sets, or reentrant gradient checkpointing, through which the attentional contribution does
             not train.
     """
 
@@ -193,6 +215,18 @@ class AspertTrainer(Trainer):
         if processing_class is None:
             raise ValueError("processing_class is missing: give the model's AspertProcessor")
         args = args or AspertTrainingArguments()
+        for name in ("data_collator", "compute_metrics"):
+            if name in kwargs:
+                raise TypeError(f"{name} is the trainer's own: leave it out, or override it in a subclass")
+        several = eval_dataset if isinstance(eval_dataset, Mapping) else None
+        for dataset in (train_dataset, *(several.values() if several is not None else [eval_dataset])):
+            _check_dataset(dataset)
+        metric = args.score_for_best_model
+        if several and args.load_best_model_at_end and metric in SCORE_NAMES:
+            raise ValueError(
+                f"metric_for_best_model = {metric!r} is a score of each of {list(several)}: name one of them, such as "
+                f"{f'{next(iter(several))}_{metric}'!r}"
+            )
         # with `model_init`, the configuration comes with the model
         self.collator = AspertDataCollator(
             processing_class,
@@ -269,6 +303,8 @@ class AspertTrainer(Trainer):
         return self._evaluation_dataloader(super().get_test_dataloader, test_dataset)
 
     def _evaluation_dataloader(self, build: Any, dataset: Any) -> DataLoader:
+        if not isinstance(dataset, str):  # the name of one of several
+            _check_dataset(dataset)
         training_collator = self.data_collator
         self.data_collator = AspertDataCollator(self.collator.processor, self.collator.config, training=False)
         try:
@@ -433,7 +469,7 @@ class AspertTrainer(Trainer):
         Raises as `thresholds.learn_thresholds`.
         """
         config = self.collator.config
-        metric = (self.args.metric_for_best_model or "re_strict_micro_f1").removeprefix("eval_")
+        metric = self.args.score_for_best_model
         check_learnable(config, metric)
         loosest = loosest_fields(config)
         before = {name: getattr(config, name) for name in loosest}
@@ -536,6 +572,14 @@ class AspertTrainer(Trainer):
             config.symmetric_relations,
         )
         return {name: value for name, value in self.scores.items() if name != "per_type"}
+
+
+def _check_dataset(dataset: Any) -> None:
+    if dataset is not None and not isinstance(dataset, JointExtractionDataset):
+        raise TypeError(
+            f"a {type(dataset).__name__} is no JointExtractionDataset: make one of the records; a part of the data is a "
+            "JointExtractionDataset of a part of the records"
+        )
 
 
 class _SamplerEpoch(TrainerCallback):

@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 import transformers
 from safetensors.torch import load_file
+from transformers import FNetConfig
 
 import aspert_cli
 from modeling_aspert import AspertConfig, Extractor, commands, extraction
@@ -171,6 +172,14 @@ def test_evaluate_on_foreign_labels_tells_the_first_problem(folder, tmp_path, ca
     assert warning.startswith(f"warning: {path}: its entity types (Boat) are none of the model's (Person, ")
     assert message.startswith(f"error: 1501 problems, the first: {path}: record 0: entities[0].type = 'Boat': ")
     assert message.count("'Boat'") <= 2 and len(message) < 300 + len(str(path))
+
+
+def test_info_of_an_encoder_without_heads(tmp_path, capsys):
+    encoder = FNetConfig(hidden_size=16, num_hidden_layers=2, intermediate_size=16, vocab_size=50)
+    fields = {"entity_types": ["Place"], "attentional_contribution": False}
+    AspertConfig(encoder_config=encoder, **fields).save_pretrained(tmp_path)
+    assert aspert_cli.main(["info", str(tmp_path)]) == 0
+    assert "fnet, 2 layers x 16\n" in capsys.readouterr().out
 
 
 def test_info(folder, tmp_path, capsys):

@@ -1107,6 +1107,18 @@ def test_resume_refuses_what_would_train_a_mixture(
     assert (trained / "run.json").read_bytes() == before
 
 
+def test_resume_refuses_another_number_of_processes(
+    trained: Path, corpus: Path, encoder: Path, tmp_path: Path
+) -> None:
+    """The Trainer would count finished epochs by the new number of steps."""
+    shutil.copytree(trained, tmp_path / "output")
+    file = tmp_path / "output" / "run.json"
+    described = json.loads(file.read_text())
+    file.write_text(json.dumps(described | {"effective_batch_size": 2 * described["effective_batch_size"]}))
+    with pytest.raises(ValueError, match="was begun with effective_batch_size = "):
+        resume(corpus, encoder, tmp_path / "output", save_total_limit=10)
+
+
 def test_an_encoder_is_not_evaluated(corpus: Path, encoder: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="is an encoder, whose classifiers are not trained"):
         run(corpus, encoder, tmp_path / "output", do_train="false", do_eval="true")

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tiny import make_model, make_processor
 from transformers import pipeline
 
-from modeling_aspert import ExtractionOptions, Extractor, JointExtractionPipeline, extraction
+from modeling_aspert import AspertForJointExtraction, ExtractionOptions, Extractor, JointExtractionPipeline, extraction
 from modeling_aspert.decoding import Predictions, decode
 from modeling_aspert.documents import merge_windows, windows
 from modeling_aspert.extraction import Sentence
@@ -561,3 +561,18 @@ def test_switches_and_numbers_are_told_apart(wrong):
         ExtractionOptions(**wrong)
     with pytest.raises(ValueError, match="batch_size = True is not valid"):
         ExtractionOptions(batch_size=True)
+
+
+def test_a_model_on_disk_extracts(tmp_path):
+    """accelerate's hooks move the inputs to where each layer works."""
+    model, processor = make_model(word_shapes=True).eval(), make_processor()
+    model.save_pretrained(tmp_path / "model")
+    place = {"device_map": {"": "disk"}, "offload_folder": tmp_path / "offload"}
+    offloaded = AspertForJointExtraction.from_pretrained(tmp_path / "model", **place)
+    assert offloaded.device.type == "meta"
+    text = "Ada Lovelace married William King in London."
+    options = ExtractionOptions(relation_threshold=0.1)
+    found, expected = (next(iter(Extractor(one, processor, options).extract([text]))) for one in (offloaded, model))
+    assert expected["entities"] and found["entities"] == [
+        {**entity, "score": pytest.approx(entity["score"], abs=1e-5)} for entity in expected["entities"]
+    ]

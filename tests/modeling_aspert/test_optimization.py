@@ -62,6 +62,11 @@ def test_steps_equal_the_update_written_out(way: dict[str, bool], device: str) -
     assert torch.equal(unused, torch.ones(3))
 
 
+def test_amsgrad_is_refused() -> None:
+    with pytest.raises(ValueError, match="amsgrad = True is another kind of AdamW"):
+        UncorrectedAdamW([torch.nn.Parameter(torch.zeros(2))], amsgrad=True)
+
+
 def test_defaults_are_those_of_berts_code() -> None:
     assert UncorrectedAdamW([torch.ones(1)]).defaults["eps"] == 1e-6
     assert UncorrectedAdamW([torch.ones(1)]).defaults["weight_decay"] == 0.0

@@ -13,10 +13,18 @@ import tiny
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import AutoModel, AutoProcessor, AutoTokenizer, BertTokenizerLegacy
+from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoProcessor,
+    AutoTokenizer,
+    BertTokenizerLegacy,
+    PreTrainedTokenizerFast,
+)
 
 from modeling_aspert import AspertForJointExtraction, AspertProcessor
-from modeling_aspert.processing_aspert import candidate_spans, lowercases
+from modeling_aspert.processing_aspert import candidate_spans, longest_input, lowercases
 
 FAMILIES = list(tiny.FAMILIES)
 BYTE_LEVEL = ("roberta", "modernbert")
@@ -106,6 +114,31 @@ def test_leading_blank_of_byte_level_tokenizers(family):
     without = [token for word in words for token in fresh(word, add_special_tokens=False)["input_ids"]]
     assert expected != without
     assert fresh.convert_ids_to_tokens(sentence.input_ids[1:2].tolist()) == ["ĠAda"]
+
+
+@pytest.mark.parametrize("kind", ["gemma", "eurobert"])
+def test_leading_blank_of_other_tokenizers(tmp_path, kind):
+    """Words are encoded as behind a blank where running text has the blank within the word."""
+    blank = {"gemma": "▁", "eurobert": "Ġ"}[kind]
+    letters = [blank, *"NewYorka"]
+    vocabulary = {piece: index for index, piece in enumerate(dict.fromkeys(["[PAD]", "[UNK]", *letters, f"{blank}a"]))}
+    tokenizer = Tokenizer(models.BPE(vocabulary, [(blank, "a")], unk_token="[UNK]"))
+    if kind == "gemma":
+        tokenizer.normalizer = normalizers.Replace(" ", blank)
+        tokenizer.pre_tokenizer = pre_tokenizers.Split(" ", "merged_with_previous")
+    else:
+        words = pre_tokenizers.Split(Regex(r"[^\r\n\p{L}\p{N}]?\p{L}+|\s+"), "isolated")
+        byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+        tokenizer.pre_tokenizer = pre_tokenizers.Sequence([words, byte_level])
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="[UNK]", pad_token="[PAD]")
+    processor = AspertProcessor(fast)
+    for once_more in (processor, reloaded(processor, tmp_path)):
+        sentence = once_more.encode([["New", "York", "a"]])[0]
+        pieces = fast.convert_ids_to_tokens(sentence.input_ids.tolist())
+        assert pieces == [blank, *"New", blank, *"York", f"{blank}a"]
+        assert sentence.word_offsets.tolist() == [0, 4, 9, 10]
+        # as the end of running text
+        assert pieces[4:] == fast.tokenize("New York a")[3:]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -221,6 +254,21 @@ def test_limit_of_an_encoder_is_what_it_can_read(tmp_path, family, pad_token_id)
     ids = torch.full((1, limit), 40)
     encoder(input_ids=ids, attention_mask=torch.ones_like(ids))
     ids = torch.full((1, limit + 1), 40)
+    with pytest.raises((IndexError, RuntimeError)):
+        encoder(input_ids=ids, attention_mask=torch.ones_like(ids))
+
+
+@pytest.mark.parametrize("family", ["bert", "esm", "layoutlmv3", "lilt", "luke", "markuplm", "xlm-roberta", "electra"])
+def test_longest_input_of_other_families(family):
+    sizes = {"hidden_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    # LayoutLMv3 makes its boxes from these
+    sizes |= {"coordinate_size": 4, "shape_size": 4, "input_size": 32} if family == "layoutlmv3" else {}
+    sizes |= {"mask_token_id": 3} if family == "esm" else {}
+    config = AutoConfig.for_model(family, vocab_size=50, max_position_embeddings=20, pad_token_id=1, **sizes)
+    encoder = AutoModel.from_config(config).eval()
+    ids = torch.full((1, longest_input(config)), 40)
+    encoder(input_ids=ids, attention_mask=torch.ones_like(ids))
+    ids = torch.full((1, longest_input(config) + 1), 40)
     with pytest.raises((IndexError, RuntimeError)):
         encoder(input_ids=ids, attention_mask=torch.ones_like(ids))
 

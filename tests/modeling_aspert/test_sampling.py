@@ -314,6 +314,37 @@ def test_unknown_types_are_named():
         dataset_of(record_of(3, [(0, 1), (1, 2)], [("owns", 0, 1)]))
 
 
+@pytest.mark.parametrize(
+    ("entities", "relations", "message"),
+    [
+        ([(2, 2)], [], "an entity from 2 to 2 in a sentence of 3 words"),
+        ([(-2, 1)], [], "an entity from -2 to 1 in a sentence"),
+        ([(2, 1)], [], "an entity from 2 to 1 in a sentence"),
+        ([(0, 4)], [], "an entity from 0 to 4 in a sentence of 3 words"),
+        ([(0, 1), (1, 2)], [("lives-in", -1, 0)], "a head -1 among 2 entities"),
+        ([(0, 1), (1, 2)], [("lives-in", 0, 2)], "a tail 2 among 2 entities"),
+    ],
+)
+def test_annotation_that_its_record_cannot_have_is_refused(entities, relations, message):
+    with pytest.raises(ValueError, match=rf"record 1 \(orig_id None\): {message}.*: mend the record"):
+        dataset_of(tiny.RECORDS[0], record_of(3, entities, relations))
+
+
+def test_relations_that_the_constraints_forbid_are_counted(caplog):
+    """A trained model that goes on with other data keeps what it learnt to be allowed."""
+    fields = {"symmetric_relations": ["lives-in"], "relation_type_constraints": {"lives-in": [["Person", "Place"]]}}
+    config = AspertConfig(entity_types=TYPES, relation_types=["lives-in", "works-for"], **fields)
+    types, spans = ["Person", "Place", "Company"], [(0, 1), (1, 2), (2, 3)]
+    allowed = [("lives-in", 0, 1), ("works-for", 1, 2)]
+    with caplog.at_level(logging.WARNING):
+        JointExtractionDataset([record_of(3, spans, allowed, types)], tiny.make_processor(), config)
+        assert not caplog.records
+        records = [record_of(3, spans, [("lives-in", 0, 2), ("lives-in", 0, 1), ("works-for", 0, 1)], types)] * 2
+        JointExtractionDataset(records, tiny.make_processor(), config)
+    (warning,) = (record.getMessage() for record in caplog.records)
+    assert warning.startswith("2 of 6 relations join other types than relation_type_constraints allow")
+
+
 def test_sentences_that_the_encoder_cannot_read_are_refused():
     """An error with the count and the first of them; never a silent cut."""
     processor = AspertProcessor(tiny.make_tokenizer(), max_tokens=6)
@@ -338,6 +369,8 @@ def test_records_without_annotation_and_without_relation_types():
     assert example.entity_spans.shape == (0, 2)
     assert example.pairs.shape == (0, 2)
     assert example.pair_types.shape == (0, 0)
+    # and can be scored
+    assert dataset.records == [{"tokens": ["London", "Ada"], "entities": [], "relations": []}]
 
 
 # --------------------------------------------------------------------------------------------- order of records

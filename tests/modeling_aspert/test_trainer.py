@@ -185,6 +185,15 @@ def test_gradient_checkpointing_changes_nothing(encoder: Path, records: list[dic
     assert_same_steps(take_steps(encoder, tmp_path, records, **EIGHT, gradient_checkpointing=True), plain)
 
 
+def test_gradient_checkpointing_with_other_settings_trains_the_same(
+    encoder: Path, records: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    """torch's default is the reentrant kind, transformers' where nothing is said is not."""
+    plain = take_steps(encoder, tmp_path, records, **EIGHT)
+    fields = {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"preserve_rng_state": True}}
+    assert_same_steps(take_steps(encoder, tmp_path, records, **EIGHT, **fields), plain)
+
+
 def test_gradient_checkpointing_that_loses_the_attentions_gradient_is_refused(
     encoder: Path, records: list[dict[str, Any]], tmp_path: Path
 ) -> None:
@@ -394,6 +403,13 @@ def test_learning_rate_warms_up_and_decays(encoder: Path, tmp_path: Path) -> Non
         ({"eval_do_concat_batches": False}, "eval_do_concat_batches = False is not valid: scores .*; leave it out"),
         ({"batch_eval_metrics": True}, "batch_eval_metrics = True is not valid: scores .*; leave it out"),
         ({"label_smoothing_factor": 0.1}, "label_smoothing_factor = 0.1 is not valid: the losses .*; leave it out"),
+        ({"bf16_full_eval": True}, "bf16_full_eval = True is not valid: the model .*bf16 = True.*; leave it out"),
+        ({"fp16_full_eval": True}, "fp16_full_eval = True is not valid: the model .*fp16 = True.*; leave it out"),
+        ({"metric_for_best_model": "eval_dev_f1"}, "'eval_dev_f1' is not valid: choose one of ner_micro_precision"),
+        (
+            {"early_stopping_patience": 2, "eval_strategy": "no", "load_best_model_at_end": False},
+            "early_stopping_patience = 2 needs evaluations: set eval_strategy",
+        ),
         ({"hub_strategy": "every_save"}, "hub_strategy = every_save is not valid: checkpoints .*; leave it out"),
         ({"hub_strategy": "checkpoint"}, "hub_strategy = checkpoint is not valid: checkpoints .*; leave it out"),
     ],
@@ -564,6 +580,40 @@ def test_a_model_that_loses_the_attentions_gradient_is_refused_also_where_it_is_
         AspertTrainer(model_init=lambda: made.model, args=made.args, processing_class=made.processing_class)
     with pytest.raises(ValueError, match="give the model's AspertProcessor"):
         AspertTrainer(made.model, made.args)
+
+
+def test_the_best_of_several_evaluation_sets(encoder: Path, tmp_path: Path) -> None:
+    made = make_trainer(encoder, tmp_path, make_records(8, 3))
+    args = AspertTrainingArguments(
+        output_dir=str(tmp_path), num_train_epochs=1, metric_for_best_model=None, disable_tqdm=True, use_cpu=True
+    )
+    assert args.metric_for_best_model == "re_strict_micro_f1"
+    several = {"near": made.train_dataset, "far": made.train_dataset}
+    again = {"processing_class": made.processing_class, "train_dataset": made.train_dataset, "eval_dataset": several}
+    with pytest.raises(ValueError, match=r"a score of each of \['near', 'far'\]: .* 'near_re_strict_micro_f1'"):
+        AspertTrainer(made.model, args, **again)
+    args.metric_for_best_model = "eval_far_re_strict_micro_f1"
+    trainer = AspertTrainer(made.model, args, **again)
+    trainer.train()
+    (evaluated,) = {
+        entry["eval_far_re_strict_micro_f1"]
+        for entry in trainer.state.log_history
+        if "eval_far_re_strict_micro_f1" in entry
+    }
+    assert trainer.state.best_metric == evaluated
+
+
+def test_what_the_trainer_does_not_take_is_refused_by_name(encoder: Path, tmp_path: Path) -> None:
+    made = make_trainer(encoder, tmp_path, make_records(4, 3))
+    part = torch.utils.data.Subset(made.train_dataset, [0, 1])
+    for fields in ({"train_dataset": part}, {"eval_dataset": part}, {"eval_dataset": {"dev": part}}):
+        with pytest.raises(TypeError, match="a Subset is no JointExtractionDataset"):
+            AspertTrainer(made.model, made.args, made.processing_class, **fields)
+    with pytest.raises(TypeError, match="a Subset is no JointExtractionDataset"):
+        made.evaluate(part)
+    for name in ("data_collator", "compute_metrics"):
+        with pytest.raises(TypeError, match=f"{name} is the trainer's own"):
+            AspertTrainer(made.model, made.args, made.processing_class, **{name: print})
 
 
 # -- results -------------------------------------------------------------------------------------------------------
