@@ -363,6 +363,9 @@ def _load_data(
         data.pop("dev", None)
         # without development data nothing may choose a checkpoint: the last one is the model
         args.eval_strategy, args.load_best_model_at_end = "no", False
+    if args.do_train:
+        for problem in data_scripts.shared_sentences(data):
+            logger.warning("%s", problem)
     return data, schema
 
 

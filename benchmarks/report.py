@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,7 @@ def build_report(
     notes: str = "",
     plot_folder: str | None = None,
     spert_runs: Sequence[Mapping[str, Any]] = (),
+    constrained: Mapping[str, Mapping[str, Mapping[str, float]]] | None = None,
 ) -> tuple[str, list[Table]]:
     """The page and its tables.
 
@@ -58,6 +59,7 @@ def build_report(
         notes: Markdown that stands between introduction and tables.
         plot_folder: where the page finds the plots; None leaves them out.
         spert_runs: of SpERT's own code, see `benchmarks.spert_training`.
+        constrained: scores of finished runs with constraints, see `benchmarks.constraints`.
 
     Raises:
         ValueError: two results of one run.
@@ -83,6 +85,8 @@ def build_report(
             "\n\n".join(filter(None, [f"## {experiment.title}", experiment.question, experiment.note])) + "\n"
         )
         parts += [_section(table, plot_folder) for table in tables]
+    if constrained:
+        parts.append(_constraints_section(constrained, results, corpora))
     if waiting:
         parts.append("\n".join(["## Not run yet", "", _WAITING, "", *waiting]) + "\n")
     if spert_runs:
@@ -189,6 +193,11 @@ def _mean(row: Row) -> str:
     return f"{row.mean:.2f}" + (f" ± {row.std:.2f}" if row.std is not None else "")
 
 
+def _spread(values: Sequence[float], sign: str = "") -> str:
+    mean, std = mean_and_std(values)
+    return f"{mean:{sign}.2f}" + (f" ± {std:.2f}" if std is not None else "")
+
+
 def _p(row: Row) -> str:
     return "" if row.p is None else "< 0.001" if row.p < 0.001 else f"{row.p:.3f}"
 
@@ -263,29 +272,60 @@ def _all_runs(results: Sequence[Result], corpora: Mapping[str, Corpus]) -> str:
         "| corpus | encoder | model | other settings | runs | entities | relations | minutes |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    groups: dict[tuple[str, ...], list[Result]] = {}
-    for result in results:
-        content = result.content
-        corpus = corpora.get(content["corpus"])
-        settings = content["settings"]
-        name = architecture_name(settings)
-        training = result.training()
-        deviations = _deviations(training, corpus.paper_fields) if corpus else training
-        other = ", ".join(f"{key} {value}" for key, value in deviations.items())
-        groups.setdefault((content["corpus"], str(settings["encoder"]), name, other), []).append(result)
-    for (corpus_name, encoder, name, other), group in sorted(groups.items()):
-        corpus = corpora.get(corpus_name)
-        headline = corpus.headline if corpus else ("ner_micro_f1", "re_strict_micro_f1")
-        cells = [corpus.title if corpus else corpus_name, slug(encoder), name, other, str(len(group))]
+    for place, headline, group in _models(results, corpora):
+        cells = [*place, str(len(group))]
         for score in headline:
             values = [value for result in group if (value := result.score(score)) is not None]
-            if not values:
-                cells.append("")
-                continue
-            mean, std = mean_and_std(values)
-            cells.append(f"{mean:.2f}" + (f" ± {std:.2f}" if std is not None else ""))
+            cells.append(_spread(values) if values else "")
         minutes = sorted(round(seconds / 60) for result in group if (seconds := result.content.get("train_seconds")))
         cells.append(" … ".join(map(str, dict.fromkeys(minutes[:: len(minutes) - 1 or 1]))) if minutes else "")
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _models(
+    results: Iterable[Result], corpora: Mapping[str, Corpus]
+) -> Iterator[tuple[list[str], tuple[str, str], list[Result]]]:
+    """Runs by what was trained: corpus, encoder, model and other settings in words; the headline scores; the runs."""
+    groups: dict[tuple[str, ...], list[Result]] = {}
+    for result in results:
+        settings, training = result.content["settings"], result.training()
+        corpus = corpora.get(result.content["corpus"])
+        deviations = _deviations(training, corpus.paper_fields) if corpus else training
+        other = ", ".join(f"{key} {value}" for key, value in deviations.items())
+        key = (result.content["corpus"], str(settings["encoder"]), architecture_name(settings), other)
+        groups.setdefault(key, []).append(result)
+    for (name, encoder, model, other), group in sorted(groups.items()):
+        corpus = corpora.get(name)
+        headline = corpus.headline if corpus else ("ner_micro_f1", "re_strict_micro_f1")
+        yield [corpus.title if corpus else name, slug(encoder), model, other], headline, group
+
+
+def _constraints_section(
+    constrained: Mapping[str, Mapping[str, Mapping[str, float]]],
+    results: Iterable[Result],
+    corpora: Mapping[str, Corpus],
+) -> str:
+    """What constraints do to the predictions of finished runs, by model."""
+    lines = [
+        "## What helps: constraints on finished predictions",
+        "",
+        "What is gained where the predictions of a model that was trained without constraints are kept to what the training "
+        "data show (`python benchmarks/constraints.py`; nothing is trained): relations only between *types* of head and tail "
+        "that they join there, no *overlaps* of entities where there are none, and *both*. Headline scores on test, in "
+        "percent; differences are means over the runs ± their standard deviation.",
+        "",
+        "| corpus | encoder | model | other settings | runs | relations | types | overlaps | both | entities | both |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    known = [result for result in results if result.content["id"] in constrained]
+    for place, (entities, relations), group in _models(known, corpora):
+        cells = [*place, str(len(group)), _spread([run.score(relations) for run in group])]
+        for score, name in ((relations, "types"), (relations, "overlaps"), (relations, "both"), (entities, "both")):
+            if score == entities:
+                cells.append(_spread([run.score(entities) for run in group]))
+            gains = [constrained[run.content["id"]][name][score] - run.score(score) for run in group]
+            cells.append(_spread(gains, "+"))
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
@@ -316,8 +356,7 @@ def _spert_section(runs: Sequence[Mapping[str, Any]], corpora: Mapping[str, Corp
         seeds = ", ".join(str(run["settings"]["seed"]) for run in group)
         cells = [corpora[corpus].title if corpus in corpora else corpus, slug(encoder), *map(str, others), seeds]
         for score in _SPERT_SCORES:
-            mean, std = mean_and_std([run["test"][score] for run in group])
-            cells.append(f"{mean:.2f}" + (f" ± {std:.2f}" if std is not None else ""))
+            cells.append(_spread([run["test"][score] for run in group]))
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 

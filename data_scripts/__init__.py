@@ -6,7 +6,7 @@ from .converters import Conversion, convert
 from .problems import DataError, Problem, ValidationReport
 from .reading import read_records
 from .schema import LabelSchema
-from .validation import validate_records
+from .validation import shared_sentences, validate_records
 
 if TYPE_CHECKING:
     from .builders import FEATURES, Ade, Conll04, Folder, Quickstart, Scierc
@@ -51,5 +51,6 @@ __all__ = [
     "load",
     "load_schema",
     "read_records",
+    "shared_sentences",
     "validate_records",
 ]

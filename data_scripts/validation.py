@@ -5,9 +5,11 @@ An error makes a record unusable; a warning says what training or scoring will d
 
 from __future__ import annotations
 
+import itertools
 import re
 import textwrap
 from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from .problems import Problem, ValidationReport, show
@@ -47,6 +49,24 @@ def validate_records(
             check.record(index, record)
         check.counts()
     return ValidationReport(tuple(check.errors), tuple(check.warnings))
+
+
+def shared_sentences(splits: Mapping[str, Iterable[Mapping[str, Any]]]) -> tuple[Problem, ...]:
+    """Warnings of sentences that stand, word for word, in two splits: scores on them say less than they seem to.
+
+    Args:
+        splits: sound records by the name of their split or file; of two, the second is named first.
+    """
+    sentences = {name: [tuple(record["tokens"]) for record in records] for name, records in splits.items()}
+    warnings = []
+    for other, name in itertools.combinations(sentences, 2):
+        count = sum(map(set(sentences[other]).__contains__, sentences[name]))
+        if count:
+            problem = f"{count} of {len(sentences[name])} sentences stand in {other}, too"
+            warnings.append(
+                Problem(file=name, field="tokens", problem=problem, mend="leave them out of one of the two")
+            )
+    return tuple(warnings)
 
 
 class _Check:

@@ -304,6 +304,7 @@ def show(args: Namespace) -> None:
 def validate(args: Namespace) -> None:
     schema = data_scripts.LabelSchema.from_file(args.types) if args.types else None
     failed = 0
+    sound = {}
     for path in args.data:
         try:
             records = data_scripts.read_records(path)
@@ -322,6 +323,10 @@ def validate(args: Namespace) -> None:
         counts = (f"{len(items)} {name}{'' if len(items) == 1 else 's'}" for name, items in found.items())
         print(f"{path}: {', '.join(counts)}")
         failed += bool(report.errors)
+        if not report.errors:
+            sound[path] = records
+    for problem in data_scripts.shared_sentences(sound):
+        print(f"warning: {problem}")
     if failed:
         raise ValueError(f"files with errors: {failed} of {len(args.data)}")
 

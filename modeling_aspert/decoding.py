@@ -38,6 +38,25 @@ class Predictions:
     relation_scores: np.ndarray
     left_out: int = 0
 
+    @classmethod
+    def from_records(cls, records: Sequence[Mapping[str, Any]], config: AspertConfig) -> Predictions:
+        """The predictions that records with scores were made of."""
+        entity_types, relation_types = config.entity_types, config.relation_types
+        entities = [(n, entity) for n, record in enumerate(records) for entity in record["entities"]]
+        relations = [(n, relation) for n, record in enumerate(records) for relation in record["relations"]]
+        return cls(
+            np.array(
+                [(n, each["start"], each["end"], entity_types.index(each["type"])) for n, each in entities],
+                dtype=np.int64,
+            ).reshape(-1, 4),
+            np.array([each["score"] for _, each in entities], dtype=np.float32),
+            np.array(
+                [(n, each["head"], each["tail"], relation_types.index(each["type"])) for n, each in relations],
+                dtype=np.int64,
+            ).reshape(-1, 4),
+            np.array([each["score"] for _, each in relations], dtype=np.float32),
+        )
+
     def per_sentence(self, count: int) -> list[Predictions]:
         """Split into the predictions of ``count`` sentences."""
         entity_cuts = np.searchsorted(self.entities[:, 0], np.arange(1, count))
@@ -65,18 +84,26 @@ class Predictions:
             self.entities[kept], self.entity_scores[kept], relations[alive], self.relation_scores[alive]
         )
 
+    def of_relations(self, kept: np.ndarray) -> Predictions:
+        """All entities, and some of the relations, by a mask [M]."""
+        return replace(self, relations=self.relations[kept], relation_scores=self.relation_scores[kept])
+
+    def constrained(self, config: AspertConfig) -> Predictions:
+        """What ``relation_type_constraints`` and ``entity_overlap`` leave, as if they had been there in decoding."""
+        predictions = self
+        if config.relation_type_constraints:
+            first = np.searchsorted(self.entities[:, 0], self.relations[:, 0])
+            head, tail = (self.entities[first + end, 3] for end in self.relations[:, 1:3].T)
+            predictions = self.of_relations(allowed_types(config)[self.relations[:, 3], head, tail])
+        return without_overlaps(predictions) if config.entity_overlap == "flat" else predictions
+
     def best_relations(self, most: int) -> Predictions:
         """All entities, and of each sentence's relations the ``most`` with the highest scores; the others are left out."""
         order = np.lexsort((-self.relation_scores, self.relations[:, 0]))
         sentences = self.relations[order, 0]
         rank = np.arange(len(order)) - np.searchsorted(sentences, sentences)
         kept = np.sort(order[rank < most])
-        return replace(
-            self,
-            relations=self.relations[kept],
-            relation_scores=self.relation_scores[kept],
-            left_out=self.left_out + len(order) - len(kept),
-        )
+        return replace(self.of_relations(kept), left_out=self.left_out + len(order) - len(kept))
 
     def annotation(self, config: AspertConfig) -> dict[str, list[dict[str, Any]]]:
         """The "entities" and "relations" of a record in the SpERT format, with scores; for one sentence."""

@@ -6,8 +6,6 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from .configuration_aspert import ENTITY_OVERLAPS, AspertConfig
 from .decoding import Predictions, join_records, without_overlaps
 from .scoring import SCORE_NAMES, compute_scores
@@ -52,13 +50,12 @@ def learn_thresholds(
     Raises as :func:`check_learnable`.
     """
     check_learnable(config, metric)
-    predicted = _joined(predictions, config)
+    predicted = Predictions.from_records(predictions, config)
 
     def score(relation_threshold: float, entity_threshold: float, entity_overlap: str) -> float:
         kept = predicted.of_entities(predicted.entity_scores >= entity_threshold)
         kept = without_overlaps(kept) if entity_overlap == "flat" else kept
-        related = kept.relation_scores >= relation_threshold
-        kept = Predictions(kept.entities, kept.entity_scores, kept.relations[related], kept.relation_scores[related])
+        kept = kept.of_relations(kept.relation_scores >= relation_threshold)
         records = join_records(references, kept.per_sentence(len(references)), config)
         return compute_scores(records, references, symmetric_relations=config.symmetric_relations)[metric]
 
@@ -73,21 +70,3 @@ def learn_thresholds(
         if (found := score(**fields)) > best_score:
             best, best_score = fields, found
     return best
-
-
-def _joined(records: Sequence[Mapping[str, Any]], config: AspertConfig) -> Predictions:
-    """The predictions that records were made of."""
-    entity_types, relation_types = config.entity_types, config.relation_types
-    entities = [(n, entity) for n, record in enumerate(records) for entity in record["entities"]]
-    relations = [(n, relation) for n, record in enumerate(records) for relation in record["relations"]]
-    return Predictions(
-        np.array(
-            [(n, each["start"], each["end"], entity_types.index(each["type"])) for n, each in entities], dtype=np.int64
-        ).reshape(-1, 4),
-        np.array([each["score"] for _, each in entities], dtype=np.float32),
-        np.array(
-            [(n, each["head"], each["tail"], relation_types.index(each["type"])) for n, each in relations],
-            dtype=np.int64,
-        ).reshape(-1, 4),
-        np.array([each["score"] for _, each in relations], dtype=np.float32),
-    )

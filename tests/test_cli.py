@@ -597,6 +597,11 @@ def test_validate(data, tmp_path, capsys):
     types = str(tmp_path / "types.json")
     assert aspert_cli.main(["validate", str(data), "--types", types]) == 0
     assert "4 records, 0 errors" in capsys.readouterr().out
+    copy = tmp_path / "test.json"
+    copy.write_text(json.dumps([{**RECORDS[0], "tokens": ["Other", *RECORDS[0]["tokens"]]}, *RECORDS[1:3]]))
+    assert aspert_cli.main(["validate", str(data), str(copy)]) == 0
+    said = f"warning: {copy}: tokens: 2 of 3 sentences stand in {data}, too; leave them out of one of the two\n"
+    assert capsys.readouterr().out.endswith(said)
     broken = [{**RECORDS[0], "entities": [{"type": "Persn", "start": 0, "end": 99}]}]
     data.write_text(json.dumps(broken))
     assert aspert_cli.main(["validate", str(data), "--types", types]) == 2

@@ -481,6 +481,17 @@ def test_constraints_are_learnt_but_what_was_asked_for_stands(
     assert set(config["relation_type_constraints"]) == {"works-for", "lives-in", "married-to"}
 
 
+def test_sentences_of_two_splits_are_counted(
+    corpus: Path, encoder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    records = {split: json.loads((corpus / f"{split}.json").read_text()) for split in ("train", "dev", "test")}
+    records["test"][0] = records["train"][3]
+    other = write_corpus(tmp_path / "corpus", **records)
+    run(other, encoder, tmp_path / "output", max_steps=1)
+    said = [record.getMessage() for record in caplog.records if record.name == "aspert.train"]
+    assert any(message.startswith("test: tokens: 1 of ") and "sentences stand in train" in message for message in said)
+
+
 def test_without_development_data_the_last_model_is_kept(
     corpus: Path, encoder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

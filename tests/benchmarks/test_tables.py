@@ -19,6 +19,7 @@ import pytest
 import yaml
 
 from benchmarks import tables
+from benchmarks.constraints import CONSTRAINTS_FILE, is_free, read_constraints
 from benchmarks.experiments import (
     ROOT,
     Run,
@@ -386,7 +387,12 @@ def test_the_committed_page_is_what_the_committed_results_give(tmp_path, capsys)
     results = load_results(tables.RESULTS)
     notes = (tables.RESULTS / NOTES_FILE).read_text(encoding="utf-8")
     spert_runs = read_runs(tables.RESULTS / SPERT_FILE)
-    page, all_tables = build_report(load_experiments(), load_corpora(), results, notes, tables.PAGE.stem, spert_runs)
+    constrained = read_constraints(tables.RESULTS / CONSTRAINTS_FILE)
+    free = {result.content["id"] for result in results if is_free(result)}
+    assert set(constrained) == free, "run python benchmarks/constraints.py"
+    page, all_tables = build_report(
+        load_experiments(), load_corpora(), results, notes, tables.PAGE.stem, spert_runs, constrained
+    )
     assert page == tables.PAGE.read_text(encoding="utf-8"), "run python benchmarks/tables.py report"
     commands = re.findall(r"^`python benchmarks/tables\.py (run .*)`$", page, flags=re.M)
     assert len(commands) == len(all_tables) > 10

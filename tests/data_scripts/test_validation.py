@@ -11,7 +11,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_scripts import DataError, LabelSchema, Problem, read_records, validate_records, validation
+from data_scripts import (
+    DataError,
+    LabelSchema,
+    Problem,
+    read_records,
+    shared_sentences,
+    validate_records,
+    validation,
+)
 
 SCHEMA = LabelSchema(("Person", "Place"), ("Lives_In", "Married_To"), ("Married_To",))
 GOOD = {
@@ -291,6 +299,31 @@ def test_the_corpora_are_sound(corpora):
     assert sum("the same relation" in warning for warning in warnings["scierc_train"]) == 4
     assert len(warnings["scierc_train"]) == 5 and "13 of 5598 entities" in warnings["scierc_train"][4]
     assert "5 of 10839 entities" in warnings["ade_full"][0]
+
+
+def test_sentences_in_two_splits():
+    """Counted in the later one, by each earlier one; within a split they may stand twice."""
+    train, dev, test = (
+        [{"tokens": list(words)} for words in split] for split in (["ab", "ab", "c"], ["c"], ["ab", "c", "d"])
+    )
+    said = [str(problem) for problem in shared_sentences({"train": train, "dev": dev, "test": iter(test)})]
+    assert said == [
+        "dev: tokens: 1 of 1 sentences stand in train, too; leave them out of one of the two",
+        "test: tokens: 2 of 3 sentences stand in train, too; leave them out of one of the two",
+        "test: tokens: 1 of 3 sentences stand in dev, too; leave them out of one of the two",
+    ]
+    assert shared_sentences({}) == shared_sentences({"train": train}) == ()
+
+
+def test_sentences_that_conll04_shares(corpora):
+    splits = {split: read_records(corpora / "conll04" / f"conll04_{split}.json") for split in ("train", "dev", "test")}
+    said = [problem.problem for problem in shared_sentences(splits)]
+    # docs/data.md
+    assert said == [
+        "12 of 231 sentences stand in train, too",
+        "18 of 288 sentences stand in train, too",
+        "3 of 288 sentences stand in dev, too",
+    ]
 
 
 def test_the_search_for_what_was_meant_is_bounded(monkeypatch):
