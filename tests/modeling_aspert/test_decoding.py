@@ -240,19 +240,8 @@ def test_half_precision_scores_are_fp32():
 
 
 @settings(max_examples=120, deadline=None, derandomize=True)
-@given(st.data())
-def test_against_the_reference(data):
-    """Random sentences with nested spans; with and without the none class, thresholds by type, entity threshold."""
-    none_class = data.draw(st.booleans(), "none class")
-    alpha = data.draw(st.sampled_from((0.2, 0.4, 0.6)), "alpha")
-    config = make_config(relation_none_class=none_class, relation_threshold=alpha)
-    requested = data.draw(
-        st.sampled_from((None, 0.35, {"near": 0.7}, {"based": 0.1, "kin": 0.9})), "requested thresholds"
-    )
-    entity_threshold = data.draw(st.sampled_from((0.0, 0.5)), "entity threshold")
-    rng = np.random.default_rng(data.draw(st.integers(0, 10**6), "seed"))
-    sizes = data.draw(st.lists(st.integers(0, 5), min_size=1, max_size=3), "words")
-
+def random_output(rng, sizes, none_class=False):
+    """Sentences of so many words: all spans of up to three, scored at random, and all pairs of entities."""
     sentences = [reference.candidate_spans(words, 3) for words in sizes]
     most = max(1, max(len(spans) for spans in sentences))
     word_spans = torch.zeros(len(sizes), most, 2, dtype=torch.long)
@@ -266,6 +255,25 @@ def test_against_the_reference(data):
     relation_logits = torch.from_numpy(rng.normal(-1, 1.5, (*pair_mask.shape, 3 + none_class)))
     # scores that differ by more than what fp32 can blur around the thresholds
     output = AspertOutput(span_logits=span_logits, relation_logits=relation_logits, pairs=pairs, pair_mask=pair_mask)
+    return sentences, output, word_spans, mask
+
+
+@given(st.data())
+def test_against_the_reference(data):
+    """Random sentences with nested spans; with and without the none class, thresholds by type, entity threshold."""
+    none_class = data.draw(st.booleans(), "none class")
+    alpha = data.draw(st.sampled_from((0.2, 0.4, 0.6)), "alpha")
+    config = make_config(relation_none_class=none_class, relation_threshold=alpha)
+    requested = data.draw(
+        st.sampled_from((None, 0.35, {"near": 0.7}, {"based": 0.1, "kin": 0.9})), "requested thresholds"
+    )
+    entity_threshold = data.draw(st.sampled_from((0.0, 0.5)), "entity threshold")
+    rng = np.random.default_rng(data.draw(st.integers(0, 10**6), "seed"))
+    sizes = data.draw(st.lists(st.integers(0, 5), min_size=1, max_size=3), "words")
+
+    sentences, output, word_spans, mask = random_output(rng, sizes, none_class)
+    span_logits, relation_logits = output.span_logits, output.relation_logits
+    pairs, pair_mask = output.pairs, output.pair_mask
     found = decode(output, word_spans, mask, config, requested, entity_threshold)
 
     thresholds = [alpha] * 3
@@ -291,6 +299,23 @@ def test_against_the_reference(data):
         assert [tuple(relation) for relation in ours.relations[:, 1:].tolist()] == sorted(relations)
         assert ours.relation_scores.tolist() == pytest.approx([relations[key] for key in sorted(relations)], abs=1e-6)
         assert set(ours.entities[:, 0].tolist()) | set(ours.relations[:, 0].tolist()) <= {row}
+
+
+@pytest.mark.parametrize("overlap", ["allow", "flat"])
+@pytest.mark.parametrize("constraints", [None, {"based": [["Loc", "Org"]], "near": [["Per", "Loc"], ["Org", "Org"]]}])
+@given(seed=st.integers(0, 10**6))
+@settings(max_examples=25)
+def test_constraints_afterwards_are_those_of_decoding(overlap, constraints, seed):
+    """Also of predictions that were written as records and read again."""
+    rng = np.random.default_rng(seed)
+    sizes = rng.integers(0, 6, 3).tolist()
+    _, output, word_spans, mask = random_output(rng, sizes)
+    config = make_config(entity_overlap=overlap, relation_type_constraints=constraints, relation_threshold=0.2)
+    expected = decode(output, word_spans, mask, config).per_sentence(len(sizes))
+    free = decode(output, word_spans, mask, make_config(relation_threshold=0.2))
+    records = [each.annotation(config) for each in free.per_sentence(len(sizes))]
+    found = Predictions.from_records(records, config).constrained(config).per_sentence(len(sizes))
+    assert [each.annotation(config) for each in found] == [each.annotation(config) for each in expected]
 
 
 # -------------------------------------------------------------------------------------------- without overlaps
