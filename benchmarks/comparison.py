@@ -131,7 +131,7 @@ def _table(
         return None
     missing = _missing(experiment, labels, everything, seeds, folds)
     if left_out := sum(map(len, everything.values())) - sum(map(len, runs.values())):
-        missing.append(f"{left_out} runs of a seed without all {len(folds)} folds are left out")
+        missing.append(f"{left_out} runs of other seeds are left out, since not all {len(folds)} folds have them")
     labels = list(runs)
     unit = "fold" if not by_seed else f"seed (mean of {len(folds)} folds)" if folds else "seed"
     table = Table(experiment, corpus, regime, unit, [], seeds, folds, missing)
@@ -214,21 +214,26 @@ def _comparable(
 ) -> tuple[dict[str, Mapping[_Key, Result]], bool]:
     """The runs of the models that can be put side by side, and whether a seed is a unit of theirs, else a fold.
 
-    Where there are folds, a model's seeds are those that it has on all of them; where fewer than two seeds are, the folds
-    of the seed with the most runs are compared.
+    Where there are folds, a seed is a unit of a model that has it on all of them, if a second model has; where fewer than two
+    seeds are, the folds of one seed are compared, the one that the most models have.
     """
     if not folds:
         return dict(runs), True
-    chosen = {
-        label: {key: run for key, run in keys.items() if all((key[0], fold) in keys for fold in folds)}
+    whole = {
+        label: {seed for seed, _ in keys if all((seed, fold) in keys for fold in folds)}
         for label, keys in runs.items()
     }
-    by_seed = len({seed for keys in chosen.values() for seed, _ in keys}) > 1
-    if not by_seed:
+    models = Counter(seed for seeds in whole.values() for seed in seeds)
+    by_seed = sum(count > 1 for count in models.values()) > 1
+    if by_seed:
+        chosen = {label: {seed for seed in seeds if models[seed] > 1} for label, seeds in whole.items()}
+    else:
+        seeds_of = {label: {seed for seed, _ in keys} for label, keys in runs.items()}
+        models = Counter(seed for seeds in seeds_of.values() for seed in seeds)
         count = Counter(seed for keys in runs.values() for seed, _ in keys)
-        most = min(count, key=lambda seed: (-count[seed], seed))
-        chosen = {label: {key: run for key, run in keys.items() if key[0] == most} for label, keys in runs.items()}
-    return {label: keys for label, keys in chosen.items() if keys}, by_seed
+        chosen = dict.fromkeys(runs, {min(models, key=lambda seed: (-models[seed], -count[seed], seed))})
+    kept = {label: {key: run for key, run in keys.items() if key[0] in chosen[label]} for label, keys in runs.items()}
+    return {label: keys for label, keys in kept.items() if keys}, by_seed
 
 
 def _units(runs: Mapping[_Key, Result], score: str, by_seed: bool) -> dict[Any, float]:

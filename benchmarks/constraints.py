@@ -62,7 +62,7 @@ def build_parser() -> argparse.ArgumentParser:
 def is_free(result: Result) -> bool:
     """Whether predictions were kept that were made without constraints."""
     settings = result.content["settings"]
-    bound = ("learn_constraints", "relation_type_constraints", "entity_overlap")
+    bound = ("learn_constraints", "learn_thresholds", "relation_type_constraints", "entity_overlap")
     return result.content.get("predictions") is not None and not any(settings.get(name) for name in bound)
 
 

@@ -130,18 +130,21 @@ def _overview(tables: Sequence[Table]) -> str:
     baseline = tables[0].experiment.baseline
     columns = ["corpus", "encoder", "model", "n", "entities", "relations"]
     columns += [f"relations − {baseline}", "p", "95% interval", f"the paper's − {baseline}"]
+    headlines = dict.fromkeys(
+        f"{table.corpus.title}: {', '.join(map(score_title, table.corpus.headline))}" for table in tables
+    )
     lines = [
         "## At a glance",
         "",
-        "The headline scores (F1; entities: CoNLL04 and ADE macro, SciERC micro; relations: CoNLL04 and ADE strict macro, "
-        f"SciERC boundaries micro) of the table *{tables[0].experiment.title}*.",
+        f"The headline scores of the table *{tables[0].experiment.title}* ({'; '.join(headlines)}).",
         "",
         "| " + " | ".join(columns) + " |",
         "|" + "---|" * len(columns),
     ]
     for table in tables:
         entities, relations = table.corpus.headline
-        place = [table.corpus.title, slug(str(table.regime["encoder"]))]
+        others = [f"{name} {value}" for name, value in _overrides(table).items()]
+        place = [table.corpus.title, ", ".join([slug(str(table.regime["encoder"])), *others])]
         entity_scores = {row.label: _mean(row) for row in table.rows if row.score == entities}
         for row in table.rows:
             if row.score != relations:

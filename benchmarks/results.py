@@ -110,11 +110,7 @@ def collect(run: Run, output_dir: Path, folder: Path, about: Mapping[str, Any], 
         OSError: train.py left no scores.
     """
     described = _read(output_dir / "run.json")
-    if (launched := launched_in(described, run.settings)) != run.launched:
-        raise ValueError(
-            f"{output_dir} was trained with {launched or 'one process in fp32'}, but its run is one with "
-            f"{run.launched or 'one process in fp32'}: say --num_processes and --mixed_precision in --launcher"
-        )
+    check_launched(run, described)
     scores = {}
     for split, prefix in (("dev", "eval"), ("test", "test")):
         file = output_dir / f"{prefix}_results.json"
@@ -209,6 +205,15 @@ def launched_in(described: Mapping[str, Any], settings: Mapping[str, Any]) -> di
     # bf16 and fp16 are settings of the run already
     names = LAUNCHED[:1] if settings.get("bf16") or settings.get("fp16") else LAUNCHED
     return unusual({name: described.get(name) for name in names})
+
+
+def check_launched(run: Run, described: Mapping[str, Any]) -> None:
+    """Raise ValueError where a training is not what its run's identity says, by its run.json."""
+    if (launched := launched_in(described, run.settings)) != run.launched:
+        raise ValueError(
+            f"the training is one with {launched or 'one process in fp32'}, but its run one with "
+            f"{run.launched or 'one process in fp32'}: say --num_processes and --mixed_precision in --launcher"
+        )
 
 
 def describe_machine() -> dict[str, Any]:

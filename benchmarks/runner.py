@@ -25,7 +25,7 @@ from typing import Any, TextIO
 import yaml
 
 from benchmarks.experiments import ROOT, Run
-from benchmarks.results import collect, is_finished, unusual
+from benchmarks.results import check_launched, collect, is_finished, unusual
 from modeling_aspert.files import write_text
 
 _POLL_SECONDS = 0.2
@@ -76,6 +76,9 @@ class _Job:
     command: list[str]
     started: float
     attempts: int
+    started_at: float = field(default_factory=time.time)
+    begun: bool = False
+    refused: str | None = None
 
 
 def unique(runs: Sequence[Run]) -> list[Run]:
@@ -117,6 +120,8 @@ def run_all(runs: Sequence[Run], options: RunOptions, say: Callable[[str], None]
                     continue
                 active.append(job)
                 say(f"[{total - len(waiting)}/{total}] {run.path}: started, log {_work(run, options) / 'train.log'}")
+            for job in active:
+                _check_beginning(job, options)
             for job in [job for job in active if job.process.poll() is not None]:
                 active.remove(job)
                 _finish(job, options, summary, say)
@@ -124,9 +129,7 @@ def run_all(runs: Sequence[Run], options: RunOptions, say: Callable[[str], None]
                 time.sleep(_POLL_SECONDS)
     finally:
         for job in active:
-            # with what a launcher started
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(job.process.pid, signal.SIGTERM)
+            _stop(job)
         for job in active:
             _close(job)
     return summary
@@ -184,10 +187,36 @@ def _start(run: Run, options: RunOptions) -> _Job | None:
     return _Job(run, process, lock, log, command, time.monotonic(), attempts)
 
 
+def _check_beginning(job: _Job, options: RunOptions) -> None:
+    """Stop a training that is not what its run says before it takes its time."""
+    file = _work(job.run, options) / "output" / "run.json"
+    try:
+        # not that of an earlier attempt
+        if job.begun or file.stat().st_mtime < job.started_at:
+            return
+        described = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return
+    job.begun = True
+    try:
+        check_launched(job.run, described)
+    except ValueError as error:
+        job.refused = str(error)
+        _stop(job)
+
+
+def _stop(job: _Job) -> None:
+    # with what a launcher started
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(job.process.pid, signal.SIGTERM)
+
+
 def _finish(job: _Job, options: RunOptions, summary: Summary, say: Callable[[str], None]) -> None:
     seconds = time.monotonic() - job.started
     work = _work(job.run, options)
     try:
+        if job.refused is not None:
+            raise RuntimeError(job.refused)
         if job.process.returncode != 0:
             raise RuntimeError(f"train.py ended with code {job.process.returncode}")
         about = {"command": _portable(job.command, options), "seconds": round(seconds, 1), "attempts": job.attempts}

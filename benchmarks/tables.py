@@ -26,7 +26,7 @@ from benchmarks import experiments as experiment_files  # noqa: E402
 from benchmarks.constraints import CONSTRAINTS_FILE, read_constraints  # noqa: E402
 from benchmarks.experiments import Run, load_corpora, load_experiments, parse_overrides, runs_of, typed  # noqa: E402
 from benchmarks.report import NOTES_FILE, build_report, to_csv  # noqa: E402
-from benchmarks.results import is_finished, load_results  # noqa: E402
+from benchmarks.results import is_finished, launched_in, load_results  # noqa: E402
 from benchmarks.runner import RunOptions, command_of, launched_by, run_all, unique  # noqa: E402
 from benchmarks.spert_training import SPERT_FILE, read_runs  # noqa: E402
 from modeling_aspert.files import write_text  # noqa: E402
@@ -151,7 +151,7 @@ def _chosen_runs(arguments: argparse.Namespace) -> list[Run]:
         )
     _check_fields({name for run in runs for name in run.fields})
     launched = launched_by(shlex.split(arguments.launcher))
-    return unique([dataclasses.replace(run, launched=launched) for run in runs])
+    return unique([dataclasses.replace(run, launched=launched_in(launched, run.settings)) for run in runs])
 
 
 def _check_fields(names: Iterable[str]) -> None:

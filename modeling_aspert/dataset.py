@@ -135,7 +135,7 @@ class JointExtractionDataset(Dataset):
         if any(forbidden):
             logger.warning(
                 "%d of %d relations join other types than relation_type_constraints allow: they cannot be predicted; "
-                "`aspert learn-constraints` learns from these data what is allowed",
+                "`aspert learn-constraints` learns from training data what is allowed",
                 sum(forbidden),
                 len(forbidden),
             )

@@ -164,8 +164,9 @@ def choose_format(path: str | os.PathLike, format: str | None = None) -> str:
     makes a folder.
     """
     suffix = Path(path).suffix.lower()
-    if suffix in _NOT_WRITTEN:
-        raise ValueError(f"{path}: nothing is written as {suffix}: take one of {', '.join(_SUFFIXES)}")
+    if suffix in _NOT_WRITTEN and not (format and FORMATS[format].directory):
+        suffixes = (suffix for suffix, name in _SUFFIXES.items() if not FORMATS[name].directory)
+        raise ValueError(f"{path}: nothing is written as {suffix}: take one of {', '.join(suffixes)}")
     meant = _SUFFIXES.get(suffix)
     if meant is not None and format not in (None, meant):
         raise ValueError(f"{path}: the suffix {suffix} does not go with the format {format}: leave one of them out")

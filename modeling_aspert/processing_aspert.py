@@ -102,8 +102,8 @@ class AspertProcessor(ProcessorMixin):
         self.word_splitter = word_splitter
         self.language = language
         _separate_words(tokenizer)
-        self._blank = " " if _needs_blank(tokenizer) else ""
         self._prefix, self._suffix = _special_tokens_around(tokenizer)
+        self._blank = " " if _needs_blank(tokenizer) else ""
         if self.max_tokens is not None and self.max_tokens <= self.num_special_tokens:
             raise ValueError(
                 f"max_tokens = {self.max_tokens} is not valid: it must be greater than the {self.num_special_tokens} "

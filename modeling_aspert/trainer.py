@@ -126,9 +126,8 @@ class AspertTrainingArguments(TrainingArguments):
                 raise ValueError(f"{name} = {getattr(self, name)} is not valid: {reason}; leave it out")
         if self.metric_for_best_model is None:
             self.metric_for_best_model = _SCORE
-        metric = self.score_for_best_model
-        # of several evaluation sets: NAME_SCORE
-        if not any(metric == name or metric.endswith(f"_{name}") for name in SCORE_NAMES):
+        # of several evaluation sets, NAME_SCORE: the trainer knows the names
+        if self.score_for_best_model not in SCORE_NAMES:
             raise ValueError(
                 f"metric_for_best_model = {self.metric_for_best_model!r} is not valid: choose one of "
                 f"{', '.join(SCORE_NAMES)}"
@@ -167,8 +166,9 @@ class AspertTrainingArguments(TrainingArguments):
 
     @property
     def score_for_best_model(self) -> str:
-        """`metric_for_best_model` as `compute_scores` names it."""
-        return (self.metric_for_best_model or _SCORE).removeprefix("eval_")
+        """`metric_for_best_model` as `compute_scores` names it, without `eval_` and the name of one of several sets."""
+        metric = self.metric_for_best_model or _SCORE
+        return next((name for name in SCORE_NAMES if f"_{metric}".endswith(f"_{name}")), metric)
 
 
 class AspertTrainer(Trainer):
@@ -221,11 +221,14 @@ class AspertTrainer(Trainer):
         several = eval_dataset if isinstance(eval_dataset, Mapping) else None
         for dataset in (train_dataset, *(several.values() if several is not None else [eval_dataset])):
             _check_dataset(dataset)
-        metric = args.score_for_best_model
-        if several and args.load_best_model_at_end and metric in SCORE_NAMES:
+        prefixes = [f"eval_{name}_" for name in several or ()] or ["eval_"]
+        metric = f"eval_{(args.metric_for_best_model or '').removeprefix('eval_')}"
+        if args.eval_strategy != "no" and not any(
+            metric == f"{prefix}{args.score_for_best_model}" for prefix in prefixes
+        ):
             raise ValueError(
-                f"metric_for_best_model = {metric!r} is a score of each of {list(several)}: name one of them, such as "
-                f"{f'{next(iter(several))}_{metric}'!r}"
+                f"metric_for_best_model = {args.metric_for_best_model!r} is no score of the evaluation: take one such as "
+                f"{f'{prefixes[0]}{args.score_for_best_model}'!r}"
             )
         # with `model_init`, the configuration comes with the model
         self.collator = AspertDataCollator(

@@ -43,6 +43,8 @@ def main(argv: list[str]) -> int:
     if mode == "fail":
         print("error: the fake training fails as it was told", flush=True)
         return 3
+    description = {"versions": {"torch": "0"}, "commit": "abc", "data": {}, "seed": config["seed"]}
+    (output / "run.json").write_text(json.dumps(description), encoding="utf-8")
     (output / "checkpoint-1").mkdir(exist_ok=True)
     if mode == "hang":
         (output.parent / "hanging").write_text(str(os.getpid()), encoding="utf-8")
@@ -86,7 +88,6 @@ def main(argv: list[str]) -> int:
     training = {"seed": config["seed"], "num_train_epochs": float(config.get("num_train_epochs", 20))}
     training["per_device_train_batch_size"] = config.get("per_device_train_batch_size", 4)
     training |= {"learning_rate": config["learning_rate"], "metric_for_best_model": "re_strict_micro_f1"}
-    description = {"versions": {"torch": "0"}, "commit": "abc", "data": {}, "seed": config["seed"]}
     description["arguments"] = {"model": model, "data": data, "training": training}
     (output / "run.json").write_text(json.dumps(description), encoding="utf-8")
     return 0

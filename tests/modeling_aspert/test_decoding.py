@@ -239,7 +239,6 @@ def test_half_precision_scores_are_fp32():
     assert found.entity_scores.dtype == found.relation_scores.dtype == np.float32
 
 
-@settings(max_examples=120, deadline=None, derandomize=True)
 def random_output(rng, sizes, none_class=False):
     """Sentences of so many words: all spans of up to three, scored at random, and all pairs of entities."""
     sentences = [reference.candidate_spans(words, 3) for words in sizes]
@@ -258,6 +257,7 @@ def random_output(rng, sizes, none_class=False):
     return sentences, output, word_spans, mask
 
 
+@settings(max_examples=120, deadline=None, derandomize=True)
 @given(st.data())
 def test_against_the_reference(data):
     """Random sentences with nested spans; with and without the none class, thresholds by type, entity threshold."""
@@ -304,7 +304,7 @@ def test_against_the_reference(data):
 @pytest.mark.parametrize("overlap", ["allow", "flat"])
 @pytest.mark.parametrize("constraints", [None, {"based": [["Loc", "Org"]], "near": [["Per", "Loc"], ["Org", "Org"]]}])
 @given(seed=st.integers(0, 10**6))
-@settings(max_examples=25)
+@settings(max_examples=25, deadline=None, derandomize=True)
 def test_constraints_afterwards_are_those_of_decoding(overlap, constraints, seed):
     """Also of predictions that were written as records and read again."""
     rng = np.random.default_rng(seed)

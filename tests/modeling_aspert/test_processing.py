@@ -116,8 +116,9 @@ def test_leading_blank_of_byte_level_tokenizers(family):
     assert fresh.convert_ids_to_tokens(sentence.input_ids[1:2].tolist()) == ["ĠAda"]
 
 
+@pytest.mark.parametrize("padded", [False, True])
 @pytest.mark.parametrize("kind", ["gemma", "eurobert"])
-def test_leading_blank_of_other_tokenizers(tmp_path, kind):
+def test_leading_blank_of_other_tokenizers(tmp_path, kind, padded):
     """Words are encoded as behind a blank where running text has the blank within the word."""
     blank = {"gemma": "▁", "eurobert": "Ġ"}[kind]
     letters = [blank, *"NewYorka"]
@@ -130,6 +131,8 @@ def test_leading_blank_of_other_tokenizers(tmp_path, kind):
         words = pre_tokenizers.Split(Regex(r"[^\r\n\p{L}\p{N}]?\p{L}+|\s+"), "isolated")
         byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
         tokenizer.pre_tokenizer = pre_tokenizers.Sequence([words, byte_level])
+    if padded:
+        tokenizer.enable_padding(length=16)
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="[UNK]", pad_token="[PAD]")
     processor = AspertProcessor(fast)
     for once_more in (processor, reloaded(processor, tmp_path)):

@@ -590,9 +590,13 @@ def test_the_best_of_several_evaluation_sets(encoder: Path, tmp_path: Path) -> N
     assert args.metric_for_best_model == "re_strict_micro_f1"
     several = {"near": made.train_dataset, "far": made.train_dataset}
     again = {"processing_class": made.processing_class, "train_dataset": made.train_dataset, "eval_dataset": several}
-    with pytest.raises(ValueError, match=r"a score of each of \['near', 'far'\]: .* 'near_re_strict_micro_f1'"):
-        AspertTrainer(made.model, args, **again)
-    args.metric_for_best_model = "eval_far_re_strict_micro_f1"
+    for metric in ("re_strict_micro_f1", "eval_fra_re_strict_micro_f1"):
+        args.metric_for_best_model = metric
+        with pytest.raises(ValueError, match="no score of the evaluation: .* 'eval_near_re_strict_micro_f1'"):
+            AspertTrainer(made.model, args, **again)
+    args.metric_for_best_model = "far_re_strict_micro_f1"
+    with pytest.raises(ValueError, match="no score of the evaluation: .* 'eval_re_strict_micro_f1'"):
+        AspertTrainer(made.model, args, **{**again, "eval_dataset": made.train_dataset})
     trainer = AspertTrainer(made.model, args, **again)
     trainer.train()
     (evaluated,) = {
@@ -601,6 +605,7 @@ def test_the_best_of_several_evaluation_sets(encoder: Path, tmp_path: Path) -> N
         if "eval_far_re_strict_micro_f1" in entry
     }
     assert trainer.state.best_metric == evaluated
+    assert set(trainer.learn_thresholds(made.train_dataset)) > {"relation_threshold"}
 
 
 def test_what_the_trainer_does_not_take_is_refused_by_name(encoder: Path, tmp_path: Path) -> None:
