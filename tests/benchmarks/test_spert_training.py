@@ -17,7 +17,7 @@ def test_a_run_that_is_there_is_passed_over(tmp_path: Path, capsys: pytest.Captu
     assert "no checkout of SpERT" in capsys.readouterr().err
     assert spert_training.read_runs(output) == []
     parsed = spert_training.build_parser().parse_args(call)
-    settings = {name: getattr(parsed, name, 7) for name in spert_training._SETTINGS}
+    settings = {name: getattr(parsed, name, 7) for name in spert_training.SPERT_SETTINGS}
     output.write_text(json.dumps({"runs": [{"settings": settings}]}), encoding="utf-8")
     assert spert_training.main(call) == 0
     assert "seed 7: there already" in capsys.readouterr().out

@@ -146,7 +146,8 @@ def test_an_encoders_tokenizer_is_that_of_its_type(encoder):
 def test_code_of_an_encoder_is_not_run_by_the_import_of_spert(encoder, tmp_path):
     (tmp_path / "types.json").write_text(json.dumps(TYPES))
     weights = {"size_embeddings.weight": torch.zeros(100, 25)}
-    weights |= {"entity_classifier.weight": torch.zeros(4, 89), "rel_classifier.weight": torch.zeros(3, 146)}
+    for name, outputs, columns in (("entity_classifier", 4, 89), ("rel_classifier", 3, 146)):
+        weights |= {f"{name}.weight": torch.zeros(outputs, columns), f"{name}.bias": torch.zeros(outputs)}
     save_file(weights, encoder / "model.safetensors")
     command = ["aspert", "import-spert", str(encoder), "--types", str(tmp_path / "types.json")]
     error = in_a_process([*command, "--output", str(tmp_path / "out")], with_encoder_code(encoder))

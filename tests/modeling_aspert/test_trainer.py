@@ -626,9 +626,11 @@ def test_what_the_trainer_does_not_take_is_refused_by_name(encoder: Path, tmp_pa
 
 def test_patience_reaches_a_trainer_made_by_hand(encoder: Path, tmp_path: Path) -> None:
     given, trainers = TrainerCallback(), []
-    for name, patience in (("with", 3), ("without", None)):
-        made = make_trainer(encoder, tmp_path / name, make_records(4, 1), early_stopping_patience=patience)
-        trainers.append(AspertTrainer(made.model, made.args, made.processing_class, callbacks=[given]))
+    made = make_trainer(encoder, tmp_path, make_records(4, 1))
+    data = {"train_dataset": made.train_dataset, "eval_dataset": made.train_dataset}
+    for patience in (3, None):
+        args = AspertTrainingArguments(str(tmp_path), early_stopping_patience=patience, use_cpu=True)
+        trainers.append(AspertTrainer(made.model, args, made.processing_class, callbacks=[given], **data))
     stopping = [
         [callback for callback in trainer.callback_handler.callbacks if isinstance(callback, EarlyStoppingCallback)]
         for trainer in trainers
