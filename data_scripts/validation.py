@@ -58,9 +58,10 @@ def shared_sentences(splits: Mapping[str, Iterable[Mapping[str, Any]]]) -> tuple
         splits: sound records by the name of their split or file; of two, the second is named first.
     """
     sentences = {name: [tuple(record["tokens"]) for record in records] for name, records in splits.items()}
+    known = {name: set(words) for name, words in sentences.items()}
     warnings = []
     for other, name in itertools.combinations(sentences, 2):
-        count = sum(map(set(sentences[other]).__contains__, sentences[name]))
+        count = sum(words in known[other] for words in sentences[name])
         if count:
             problem = f"{count} of {len(sentences[name])} sentences stand in {other}, too"
             warnings.append(

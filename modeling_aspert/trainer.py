@@ -195,8 +195,8 @@ class AspertTrainer(Trainer):
 
     Raises:
         TypeError: a data set of another kind.
-        ValueError: no processor, a score for the best checkpoint that names none of several evaluation sets, or reentrant gradient checkpointing, through which the attentional contribution does
-            not train.
+        ValueError: no processor, a score for the best checkpoint that names none of several evaluation sets, or reentrant
+            gradient checkpointing, through which the attentional contribution does not train.
     """
 
     args: AspertTrainingArguments
@@ -218,10 +218,10 @@ class AspertTrainer(Trainer):
         for name in ("data_collator", "compute_metrics"):
             if name in kwargs:
                 raise TypeError(f"{name} is the trainer's own: leave it out, or override it in a subclass")
-        several = eval_dataset if isinstance(eval_dataset, Mapping) else None
-        for dataset in (train_dataset, *(several.values() if several is not None else [eval_dataset])):
+        several = eval_dataset if isinstance(eval_dataset, Mapping) else {}
+        for dataset in (train_dataset, *(several.values() or [eval_dataset])):
             _check_dataset(dataset)
-        prefixes = [f"eval_{name}_" for name in several or ()] or ["eval_"]
+        prefixes = [f"eval_{name}_" for name in several] or ["eval_"]
         metric = f"eval_{(args.metric_for_best_model or '').removeprefix('eval_')}"
         if args.eval_strategy != "no" and not any(
             metric == f"{prefix}{args.score_for_best_model}" for prefix in prefixes
