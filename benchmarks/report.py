@@ -51,7 +51,7 @@ def build_report(
     notes: str = "",
     plot_folder: str | None = None,
     spert_runs: Sequence[Mapping[str, Any]] = (),
-    constrained: Mapping[str, Mapping[str, Mapping[str, float]]] | None = None,
+    rescored: Mapping[str, Mapping[str, Mapping[str, Any]]] | None = None,
 ) -> tuple[str, list[Table]]:
     """The page and its tables.
 
@@ -59,7 +59,7 @@ def build_report(
         notes: Markdown that stands between introduction and tables.
         plot_folder: where the page finds the plots; None leaves them out.
         spert_runs: of SpERT's own code, see `benchmarks.spert_training`.
-        constrained: scores of finished runs with constraints, see `benchmarks.constraints`.
+        rescored: what else the predictions of finished runs tell, see `benchmarks.rescoring`.
 
     Raises:
         ValueError: two results of one run.
@@ -85,8 +85,8 @@ def build_report(
             "\n\n".join(filter(None, [f"## {experiment.title}", experiment.question, experiment.note])) + "\n"
         )
         parts += [_section(table, plot_folder) for table in tables]
-    if constrained:
-        parts.append(_constraints_section(constrained, results, corpora))
+    if rescored:
+        parts += [_constraints_section(rescored, results, corpora), _spans_section(rescored, results, corpora)]
     if waiting:
         parts.append("\n".join(["## Not run yet", "", _WAITING, "", *waiting]) + "\n")
     if spert_runs:
@@ -305,7 +305,7 @@ def _models(
 
 
 def _constraints_section(
-    constrained: Mapping[str, Mapping[str, Mapping[str, float]]],
+    rescored: Mapping[str, Mapping[str, Mapping[str, Any]]],
     results: Iterable[Result],
     corpora: Mapping[str, Corpus],
 ) -> str:
@@ -314,13 +314,14 @@ def _constraints_section(
         "## What helps: constraints on finished predictions",
         "",
         "What is gained where the predictions of a model that was trained without constraints are kept to what the training "
-        "data show (`python benchmarks/constraints.py`; nothing is trained): relations only between *types* of head and tail "
+        "data show (`python benchmarks/rescoring.py`; nothing is trained): relations only between *types* of head and tail "
         "that they join there, no *overlaps* of entities where there are none, and *both*. Headline scores on test, in "
         "percent; differences are means over the runs ± their standard deviation.",
         "",
         "| corpus | encoder | model | other settings | runs | relations | types | overlaps | both | entities | both |",
         "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
+    constrained = {name: scores["constraints"] for name, scores in rescored.items() if "constraints" in scores}
     known = [result for result in results if result.content["id"] in constrained]
     for place, (entities, relations), group in _models(known, corpora):
         cells = [*place, str(len(group)), _spread([run.score(relations) for run in group])]
@@ -329,6 +330,33 @@ def _constraints_section(
                 cells.append(_spread([run.score(entities) for run in group]))
             gains = [constrained[run.content["id"]][name][score] - run.score(score) for run in group]
             cells.append(_spread(gains, "+"))
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _spans_section(
+    rescored: Mapping[str, Mapping[str, Mapping[str, Any]]],
+    results: Iterable[Result],
+    corpora: Mapping[str, Corpus],
+) -> str:
+    """How far relations fall with the spans of their arguments, by model."""
+    lines = [
+        "## Where relations are lost",
+        "",
+        "With the spans of their arguments, or between right spans (`python benchmarks/rescoring.py`; nothing is trained). "
+        "*Gold found*: the gold relations both of whose spans were predicted; *predicted right*: the predicted relations both "
+        "of whose spans are gold; precision, recall and F1: between these. Entity types do not count. Test split, in percent, "
+        "mean ± standard deviation over the runs.",
+        "",
+        "| corpus | encoder | model | other settings | runs | RE boundaries micro F1 | gold found | predicted right | precision | "
+        "recall | F1 |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    known = [result for result in results if result.content["id"] in rescored]
+    for place, _, group in _models(known, corpora):
+        cells = [*place, str(len(group)), _spread([run.score("re_boundaries_micro_f1") for run in group])]
+        for name in ("gold", "predicted", "precision", "recall", "f1"):
+            cells.append(_spread([rescored[run.content["id"]]["spans"][name] for run in group]))
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 

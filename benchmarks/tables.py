@@ -23,9 +23,9 @@ if __package__ in (None, ""):
     sys.path[0] = str(ROOT)
 
 from benchmarks import experiments as experiment_files  # noqa: E402
-from benchmarks.constraints import CONSTRAINTS_FILE, read_constraints  # noqa: E402
 from benchmarks.experiments import Run, load_corpora, load_experiments, parse_overrides, runs_of, typed  # noqa: E402
 from benchmarks.report import NOTES_FILE, build_report, to_csv  # noqa: E402
+from benchmarks.rescoring import RESCORED_FILE, read_rescored  # noqa: E402
 from benchmarks.results import is_finished, launched_in, load_results  # noqa: E402
 from benchmarks.runner import RunOptions, command_of, launched_by, run_all, unique  # noqa: E402
 from benchmarks.spert_training import SPERT_FILE, read_runs  # noqa: E402
@@ -191,7 +191,7 @@ def _report(arguments: argparse.Namespace) -> int:
         notes,
         plot_folder,
         read_runs(arguments.results / SPERT_FILE),
-        read_constraints(arguments.results / CONSTRAINTS_FILE),
+        read_rescored(arguments.results / RESCORED_FILE),
     )
     if arguments.check:
         current = arguments.output.read_text(encoding="utf-8") if arguments.output.is_file() else None

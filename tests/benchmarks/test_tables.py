@@ -19,7 +19,6 @@ import pytest
 import yaml
 
 from benchmarks import tables
-from benchmarks.constraints import CONSTRAINTS_FILE, is_free, read_constraints
 from benchmarks.experiments import (
     ROOT,
     Run,
@@ -32,6 +31,7 @@ from benchmarks.experiments import (
     settings_of,
 )
 from benchmarks.report import NOTES_FILE, build_report
+from benchmarks.rescoring import RESCORED_FILE, has_predictions, is_free, read_rescored
 from benchmarks.results import load_results
 from benchmarks.runner import RunOptions, launched_by, run_all
 from benchmarks.significance import mean_and_std, paired_t_test
@@ -396,11 +396,12 @@ def test_the_committed_page_is_what_the_committed_results_give(tmp_path, capsys)
     results = load_results(tables.RESULTS)
     notes = (tables.RESULTS / NOTES_FILE).read_text(encoding="utf-8")
     spert_runs = read_runs(tables.RESULTS / SPERT_FILE)
-    constrained = read_constraints(tables.RESULTS / CONSTRAINTS_FILE)
-    free = {result.content["id"] for result in results if is_free(result)}
-    assert set(constrained) == free, "run python benchmarks/constraints.py"
+    rescored = read_rescored(tables.RESULTS / RESCORED_FILE)
+    kept = {result.content["id"]: is_free(result) for result in results if has_predictions(result)}
+    found = {name: "constraints" in scores for name, scores in rescored.items()}
+    assert found == kept, "run python benchmarks/rescoring.py"
     page, all_tables = build_report(
-        load_experiments(), load_corpora(), results, notes, tables.PAGE.stem, spert_runs, constrained
+        load_experiments(), load_corpora(), results, notes, tables.PAGE.stem, spert_runs, rescored
     )
     assert page == tables.PAGE.read_text(encoding="utf-8"), "run python benchmarks/tables.py report"
     commands = re.findall(r"^`python benchmarks/tables\.py (run .*)`$", page, flags=re.M)

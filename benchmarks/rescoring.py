@@ -1,0 +1,160 @@
+"""What the predictions of finished runs tell beyond their scores; nothing is trained.
+
+    python benchmarks/rescoring.py              writes benchmarks/results/runs/rescored.json
+    python benchmarks/tables.py report          and its tables in docs/results.md
+
+The predictions that were kept of a run (test split) are scored again: between the spans alone that are right, which tells
+relations that were missed from spans that were; and, where the run had no constraints, with relations only between the types
+of head and tail that the training data show, without overlapping entities where the training data have none, and with both.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import sys
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+if __package__ in (None, ""):
+    # run as a script: modules are found from the repository's root, not from this folder
+    sys.path[0] = str(ROOT)
+
+from benchmarks.results import Result, load_results  # noqa: E402
+from modeling_aspert.files import write_text  # noqa: E402
+
+KIND = "predictions scored again"
+RESCORED_FILE = "rescored.json"
+RESULTS = ROOT / "benchmarks" / "results" / "runs"
+# fields of AspertConfig that a run may learn from its training data, by what they are called in the table
+CONSTRAINTS = {
+    "types": ("relation_type_constraints",),
+    "overlaps": ("entity_overlap",),
+    "both": ("relation_type_constraints", "entity_overlap"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Returns the exit code: 0, 2 for a wrong call."""
+    arguments = build_parser().parse_args(argv)
+    try:
+        results = [result for result in load_results(arguments.results) if has_predictions(result)]
+        runs = {result.content["id"]: scores for result, scores in rescored(results, arguments.data_dir)}
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    content = {"kind": KIND, "format": 1, "runs": dict(sorted(runs.items()))}
+    write_text(arguments.results / RESCORED_FILE, json.dumps(content, indent=1) + "\n")
+    print(f"{arguments.results / RESCORED_FILE}: {len(runs)} runs")
+    return 0
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the results")
+    parser.add_argument("--data-dir", type=Path, help="where the corpora lie; default: as train.py finds them")
+    return parser
+
+
+def has_predictions(result: Result) -> bool:
+    """Whether a run's predictions were kept."""
+    return result.content.get("predictions") is not None
+
+
+def is_free(result: Result) -> bool:
+    """Whether a run had no constraints."""
+    bound = ("learn_constraints", "learn_thresholds", "relation_type_constraints", "entity_overlap")
+    return not any(result.content["settings"].get(name) for name in bound)
+
+
+def rescored(
+    results: Sequence[Result], data_dir: Path | None = None
+) -> Iterator[tuple[Result, dict[str, dict[str, Any]]]]:
+    """Of each run, all in percent: `between_right_spans` ("spans") and, of a run without constraints, its test scores with
+    each of ``CONSTRAINTS`` ("constraints").
+
+    Raises:
+        ValueError: predictions that do not fit the test data.
+        OSError: no corpus.
+    """
+    import data_scripts
+    from modeling_aspert.configuration_aspert import AspertConfig
+    from modeling_aspert.decoding import Predictions, join_records, learn_constraints
+    from modeling_aspert.scoring import SCORE_NAMES, compute_scores
+
+    corpora: dict[tuple[str, str | None], tuple[Any, ...]] = {}
+    for result in results:
+        fields = result.content["fields"]
+        place = (fields["dataset"], fields.get("dataset_config"))
+        if place not in corpora:
+            data = data_scripts.load(place[0], config_name=place[1], data_dir=data_dir)
+            schema = data_scripts.load_schema(place[0], config_name=place[1], data_dir=data_dir)
+            corpora[place] = (schema, learn_constraints(data["train"]), list(data["test"]))
+        schema, learnt, gold = corpora[place]
+        types = {
+            "entity_types": list(schema.entity_types),
+            "relation_types": list(schema.relation_types),
+            "symmetric_relations": list(schema.symmetric_relations),
+        }
+        with gzip.open(result.path.with_name(result.content["predictions"]), "rt", encoding="utf-8") as file:
+            records = [json.loads(line) for line in file]
+        scores: dict[str, dict[str, Any]] = {"spans": between_right_spans(records, gold, schema.symmetric_relations)}
+        if is_free(result):
+            predicted = Predictions.from_records(records, AspertConfig(**types))
+            scores["constraints"] = {}
+            for name, constraints in CONSTRAINTS.items():
+                config = AspertConfig(**types, **{field: learnt[field] for field in constraints})
+                kept = predicted.constrained(config).per_sentence(len(records))
+                found = compute_scores(
+                    join_records(gold, kept, config), gold, symmetric_relations=schema.symmetric_relations
+                )
+                scores["constraints"][name] = {score: found[score] for score in SCORE_NAMES if score.endswith("_f1")}
+        yield result, scores
+
+
+def between_right_spans(
+    predictions: Sequence[Mapping[str, Any]], references: Sequence[Mapping[str, Any]], symmetric: Collection[str] = ()
+) -> dict[str, float]:
+    """How far relations fall with the spans of their arguments, and how far by themselves; entity types do not count.
+
+    Returns:
+        In percent: ``gold``, the share of the gold relations both of whose spans were predicted; ``predicted``, the share of
+        the predicted relations both of whose spans are gold; ``precision``, ``recall`` and ``f1`` (micro) between these.
+
+    Raises:
+        ValueError: for lists of different lengths, or a record that is not in the SpERT format.
+    """
+    from modeling_aspert.scoring import compute_scores
+
+    scores = compute_scores(
+        [_within(*pair) for pair in zip(predictions, references, strict=True)],
+        [_within(*pair) for pair in zip(references, predictions)],
+        symmetric_relations=symmetric,
+    )
+    whole = compute_scores(predictions, references, symmetric_relations=symmetric)
+    rows, all_rows = (list(one["per_type"]["re_boundaries"].values()) for one in (scores, whole))
+    shares = {}
+    for name, column in (("gold", "support"), ("predicted", "predicted")):
+        part, total = (sum(row[column] for row in group) for group in (rows, all_rows))
+        shares[name] = 100.0 * part / total if total else 0.0
+    return {**shares, **{name: scores[f"re_boundaries_micro_{name}"] for name in ("precision", "recall", "f1")}}
+
+
+def _within(record: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """A record with those of its relations both of whose spans the other has too."""
+    shared = {(entity["start"], entity["end"]) for entity in other["entities"]}
+    inside = [(entity["start"], entity["end"]) in shared for entity in record["entities"]]
+    kept = [relation for relation in record["relations"] if inside[relation["head"]] and inside[relation["tail"]]]
+    return {**record, "relations": kept}
+
+
+def read_rescored(file: Path) -> Mapping[str, Mapping[str, Mapping[str, Any]]]:
+    """What `rescored` gave, by id of the run, from a file of this script; nothing where there is no file."""
+    return json.loads(file.read_text(encoding="utf-8"))["runs"] if file.is_file() else {}
+
+
+if __name__ == "__main__":
+    sys.exit(main())
