@@ -65,7 +65,7 @@ def build_parser() -> argparse.ArgumentParser:
     source.add_argument("inputs", nargs="*", metavar="INPUT", help="files, folders of .txt, or - (default: stdin)")
     source.add_argument("--text", action="append", help="a text, in place of files; may be repeated")
     source.add_argument("--input-format", choices=_INPUT_FORMATS, help="default: by the file's suffix, else text")
-    source.add_argument("--column", help="the field or column with the text")
+    source.add_argument("--column", help="the field or column with the text (of all formats but text)")
 
     predict = commands.add_parser(
         "predict",

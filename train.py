@@ -268,7 +268,9 @@ def run(model_args: Any, data_args: DataArguments, args: AspertTrainingArguments
     )
     description = describe_run(model_args, data_args, args, data)
     if checkpoint is not None:
-        _check_resumed(Path(checkpoint).parent / "run.json", description)
+        before = Path(checkpoint).parent / "run.json"
+        _check_resumed(before, description)
+        description["commit"] = _commits(before, description["commit"])
     if trainer.is_world_process_zero():
         # an evaluation of a model in its own folder leaves what tells how the model came about
         name = "run.json" if args.do_train else "evaluation.json"
@@ -425,6 +427,9 @@ def _load_model(
     if learn is None:
         learn = not trained and PRESET_TRAINING.get(model_args.preset, {}).get("learn_constraints", False)
     if learn:
+        training_records = list(training_records)
+        if not training_records:
+            raise ValueError("learn_constraints = true learns from training data, and there are none: leave it out")
         learnt = learn_constraints(training_records)
         # what was asked for stands
         model.config.update({name: value for name, value in learnt.items() if name not in switches})
@@ -471,7 +476,10 @@ def _train(trainer: AspertTrainer, checkpoint: str | None) -> float | None:
             f"{checkpoint} cannot be read ({type(error).__name__}): delete it to go on from the checkpoint before"
         ) from error
     if result.global_step > steps_before:
-        trainer.save_metrics("train", result.metrics, combined=False)
+        # times of the last part alone say nothing of the training
+        timed = {name for name in result.metrics if checkpoint and name.endswith(("_runtime", "_per_second"))}
+        metrics = {name: value for name, value in result.metrics.items() if name not in timed}
+        trainer.save_metrics("train", metrics, combined=False)
     return None if checkpoint else result.metrics["train_runtime"]
 
 
@@ -587,6 +595,17 @@ def _check_resumed(file: Path, description: Mapping[str, Any]) -> None:
             raise ValueError(
                 f"{file.parent} was begun with {name} = {old}, now it is {new}: give the same, or another --output_dir"
             )
+
+
+def _commits(file: Path, commit: str | None) -> str | None:
+    """The commits of a training that goes on: those in ``file``, the run.json of its beginning, and the one of now."""
+    try:
+        before = json.loads(file.read_text(encoding="utf-8"))["commit"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return commit
+    if not isinstance(before, str) or commit is None or commit in before.split("+"):
+        return commit if not isinstance(before, str) else before
+    return f"{before}+{commit}"
 
 
 def complete_checkpoints(output_dir: Path) -> list[Path]:

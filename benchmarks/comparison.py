@@ -199,7 +199,7 @@ def _compare(
 
 
 def _other_code(commit: str | None, other: str | None) -> bool:
-    return commit is None or commit != other or commit.endswith("-dirty")
+    return commit is None or commit != other or "+" in commit or "-dirty" in commit
 
 
 def _test_share(runs: Iterable[Result]) -> float:

@@ -222,13 +222,15 @@ def runs_of(
         overrides: fields of train.py that win over the files' (the encoder, say).
 
     Raises:
-        ValueError: a corpus, variant or fold that the experiment does not have, or an override of what its variants
-            differ in.
+        ValueError: a corpus, variant or fold that the experiment does not have, or an override of the architecture or of
+            what the variants differ in.
     """
     for name in overrides or {}:
-        if len({json.dumps(changes.get(name)) for changes in experiment.variants.values()}) > 1:
+        differs = len({json.dumps(changes.get(name)) for changes in experiment.variants.values()}) > 1
+        if differs or name in {"preset", "learn_constraints", "learn_thresholds", *_switches()}:
+            reason = "differs between" if differs else "is a field of"
             raise ValueError(
-                f"{name} differs between the models of {experiment.name}, so it cannot be set for all of them: copy "
+                f"{name} {reason} the models of {experiment.name}, so it cannot be set for all of them: copy "
                 f"{experiment.name}.yaml and {CORPORA_FILE} to a folder of your own, change it there and name the folder "
                 "with --configuration"
             )
@@ -247,6 +249,15 @@ def runs_of(
                 for label, changes in experiment.variants.items():
                     if label in labels:
                         yield make_run(corpus, changes, seed, fold, overrides)
+
+
+def with_data_dir(fields: Mapping[str, Any], data_dir: Path | None) -> dict[str, Any]:
+    """Fields of train.py with the folder of the public corpora, where the data set is one of them."""
+    import data_scripts
+
+    if data_dir is None or fields["dataset"] not in data_scripts.CORPORA:
+        return dict(fields)
+    return {**fields, "data_dir": str(data_dir)}
 
 
 def typed(label: str) -> str:

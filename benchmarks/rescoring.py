@@ -23,6 +23,7 @@ if __package__ in (None, ""):
     # run as a script: modules are found from the repository's root, not from this folder
     sys.path[0] = str(ROOT)
 
+from benchmarks.experiments import with_data_dir  # noqa: E402
 from benchmarks.results import Result, load_results  # noqa: E402
 from modeling_aspert.files import write_text  # noqa: E402
 
@@ -90,8 +91,9 @@ def rescored(
         fields = result.content["fields"]
         place = (fields["dataset"], fields.get("dataset_config"))
         if place not in corpora:
-            data = data_scripts.load(place[0], config_name=place[1], data_dir=data_dir)
-            schema = data_scripts.load_schema(place[0], config_name=place[1], data_dir=data_dir)
+            where = {"config_name": place[1], "data_dir": with_data_dir(fields, data_dir).get("data_dir")}
+            data = data_scripts.load(place[0], **where)
+            schema = data_scripts.load_schema(place[0], **where)
             corpora[place] = (schema, learn_constraints(data["train"]), list(data["test"]))
         schema, learnt, gold = corpora[place]
         types = {

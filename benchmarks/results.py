@@ -19,7 +19,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from benchmarks.experiments import Run, switches_of
+from benchmarks.experiments import Run, switches_of, with_data_dir
 from benchmarks.significance import SentenceCounts
 from modeling_aspert.files import write_bytes, write_text
 
@@ -124,7 +124,7 @@ def collect(run: Run, output_dir: Path, folder: Path, about: Mapping[str, Any], 
     if "test" in scores and predictions.is_file():
         lines = predictions.read_text(encoding="utf-8").splitlines()
         kept = target.stem + PREDICTIONS_SUFFIX
-        fields = {**run.fields, "data_dir": data_dir} if data_dir is not None else run.fields
+        fields = with_data_dir(run.fields, data_dir)
         rows = counted_predictions([json.loads(line) for line in lines], fields, scores["test"])
         write_bytes(target.with_name(kept), _gzipped(rows))
     train = output_dir / "train_results.json"

@@ -24,7 +24,7 @@ from typing import Any, TextIO
 
 import yaml
 
-from benchmarks.experiments import ROOT, Run
+from benchmarks.experiments import ROOT, Run, with_data_dir
 from benchmarks.results import check_launched, collect, is_finished, unusual
 from modeling_aspert.files import write_text
 
@@ -160,8 +160,7 @@ def _start(run: Run, options: RunOptions) -> _Job | None:
         return None
     # an empty field is one that train.py decides
     fields = {name: value for name, value in run.fields.items() if value is not None}
-    if options.data_dir is not None:
-        fields["data_dir"] = str(options.data_dir)
+    fields = with_data_dir(fields, options.data_dir)
     fields |= {"do_train": True, "do_eval": True, "do_predict": True, "disable_tqdm": True}
     write_text(work / "config.yaml", yaml.safe_dump(fields, allow_unicode=True))
     attempts = _attempts(work) + 1

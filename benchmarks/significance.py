@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 
@@ -114,10 +115,18 @@ def bootstrap_difference(
         if len(sizes) != 1:
             raise ValueError(f"the runs of fold {fold!r} have different test sentences: {sorted(sizes)}")
         (size,) = sizes
-        generator = np.random.default_rng((seed, number))
-        weights = generator.multinomial(size, np.full(size, 1.0 / size), size=samples).astype(float)
+        weights = _resamples(size, samples, (seed, number))
         mean = [np.mean([counts.score(score, weights) for counts in side[fold]], axis=0) for side in (ours, baseline)]
         differences += mean[0] - mean[1]
     differences /= len(ours)
     low, high = np.quantile(differences, (0.025, 0.975))
     return float(low), float(high)
+
+
+@functools.lru_cache(maxsize=16)
+def _resamples(size: int, samples: int, seed: tuple[int, ...]) -> np.ndarray:
+    """[samples, size], how often each of so many sentences is in each sample; kept, since all comparisons on a test split
+    take the same."""
+    weights = np.random.default_rng(seed).multinomial(size, np.full(size, 1.0 / size), size=samples).astype(float)
+    weights.flags.writeable = False
+    return weights

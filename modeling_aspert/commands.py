@@ -29,7 +29,7 @@ from .onnx_model import is_export, load_exported
 from .record_writer import check_target, json_line
 from .saved_models import load_config, load_saved
 from .scoring import VIEWS, compute_scores, format_scores
-from .streaming import InputRecord, ResumableJsonlWriter, count_records, describe_inputs, input_files, read_inputs
+from .streaming import InputRecord, ResumableJsonlWriter, count_records, input_files, read_inputs
 
 # what a model's predictions depend on, as files of its folder
 _MODEL_FILES = ("*.safetensors", "*.onnx*", "config.json", "processor_config.json", "tokenizer*.json")
@@ -49,8 +49,21 @@ def _naming_the_model(name: str) -> Iterator[None]:
         raise OSError(f"{name}: neither a folder here nor a model that the Hub gives ({reason})") from error
 
 
+def _check_revision(args: Namespace) -> None:
+    if args.revision is not None and Path(args.model).is_dir():
+        raise ValueError(f"--revision {args.revision} is for a Hub name, but {args.model} is a folder: leave it out")
+
+
+def _config(args: Namespace) -> AspertConfig:
+    """The configuration of a folder or Hub name."""
+    _check_revision(args)
+    with _naming_the_model(args.model):
+        return load_config(args.model, args.revision)
+
+
 def load(args: Namespace) -> Extractor:
     """The model and processor of a folder or Hub name, with the options of the command line."""
+    _check_revision(args)
     exported, device = is_export(args.model), _device(args)
     if exported and args.dtype != "float32":
         raise ValueError(f"--dtype {args.dtype}: a model exported to ONNX keeps the dtype of its export")
@@ -154,6 +167,9 @@ def _inputs(args: Namespace) -> Iterable[InputRecord]:
     if args.text:
         if args.inputs:
             raise ValueError("give either --text or input files, not both")
+        for option, value in (("--column", args.column), ("--input-format", args.input_format)):
+            if value is not None:
+                raise ValueError(f"{option} {value} is for input files, not for --text: leave it out")
         return [InputRecord(number, text, None, "--text", None) for number, text in enumerate(args.text)]
     paths = args.inputs or ["-"]
     return _some(read_inputs(paths, args.column, args.input_format), ", ".join(paths))
@@ -192,10 +208,14 @@ def _check_output(path: str | os.PathLike, directory: bool = False, inputs: Iter
                 folder.rmdir()
 
 
-def _model_files(args: Namespace) -> list[Path]:
-    """The files of a model that was loaded; those of a Hub name lie in a folder named by the commit."""
+def _model_files(args: Namespace) -> list[dict[str, Any]]:
+    """What tells the files of a model that was loaded from others without reading them.
+
+    Those of a Hub name lie in a folder named by the commit.
+    """
     folder = Path(cached_file(args.model, "config.json", revision=args.revision)).parent
-    return sorted(file for pattern in _MODEL_FILES for file in folder.glob(pattern))
+    files = sorted((file, file.stat()) for pattern in _MODEL_FILES for file in folder.glob(pattern))
+    return [{"path": str(file), "size": stat.st_size, "modified_ns": stat.st_mtime_ns} for file, stat in files]
 
 
 def predict(args: Namespace) -> None:
@@ -207,6 +227,8 @@ def predict(args: Namespace) -> None:
         raise ValueError(f"--format {format} needs --output")
     records = _inputs(args)
     extractor = load(args)
+    config = extractor.model.config
+    FORMATS[format].check_types(config.entity_types, config.relation_types)
     shown = sys.stderr.isatty() or args.progress
     progress = {"unit": " records", "disable": not shown, "file": sys.stderr}
     if shown:
@@ -218,7 +240,7 @@ def predict(args: Namespace) -> None:
     if format == "jsonl":
         settings = {
             "model": str(args.model),
-            "model files": describe_inputs(_model_files(args)),
+            "model files": _model_files(args),
             "options": {
                 name: getattr(args, name)
                 for name in (
@@ -226,7 +248,6 @@ def predict(args: Namespace) -> None:
                     "word_splitter", "language", "no_sentence_splitting", "column", "input_format", "text",
                 )
             },
-            "inputs": describe_inputs(args.inputs or ([] if args.text else ["-"])),
         }  # fmt: skip
         with ResumableJsonlWriter(args.output, settings) as writer:
             todo = writer.skip_done(_chunks(records), _made_of)
@@ -277,10 +298,9 @@ def _predicted(extractor: Extractor, gold: Sequence[Mapping[str, Any]]) -> list[
 def evaluate(args: Namespace) -> None:
     if args.output is not None:
         _check_output(Path(args.output) / "scores.json")
-    extractor = load(args)
-    config = extractor.model.config
+    config = _config(args)
     gold = _annotated(args.data, config)
-    predicted = _predicted(extractor, gold)
+    predicted = _predicted(load(args), gold)
     scores = compute_scores(predicted, gold, config.entity_types, config.relation_types, config.symmetric_relations)
     print(format_scores(scores))
     if args.output is not None:
@@ -295,10 +315,11 @@ def show(args: Namespace) -> None:
     from .visualization import visualize
 
     _check_output(args.output, inputs=input_files(args.inputs))
+    records = _inputs(args)
     extractor = load(args)
-    records = list(_run(extractor, _chunks(_inputs(args)), as_words=False))
-    visualize(records, args.output, args.title, extractor.model.config.symmetric_relations)
-    print(f"{len(records)} records drawn in {args.output}")
+    predicted = list(_run(extractor, _chunks(records), as_words=False))
+    visualize(predicted, args.output, args.title, extractor.model.config.symmetric_relations)
+    print(f"{len(predicted)} records drawn in {args.output}")
 
 
 def validate(args: Namespace) -> None:
@@ -343,8 +364,7 @@ def convert(args: Namespace) -> None:
 
 
 def info(args: Namespace) -> None:
-    with _naming_the_model(args.model):
-        config = load_config(args.model, args.revision)
+    config = _config(args)
     encoder, processor = config.encoder_config, _json_beside(args, "processor_config.json")
     with torch.device("meta"):  # sizes, no numbers
         parameters = sum(weights.numel() for weights in AspertForJointExtraction(config).parameters())
@@ -426,6 +446,7 @@ def export_onnx(args: Namespace) -> None:
     from .onnx_export import check_extra, export_onnx
 
     check_extra()
+    _check_revision(args)
     if not is_export(args.output):
         _check_model_folder(args.output)
     model, processor = load_saved(args.model, revision=args.revision)

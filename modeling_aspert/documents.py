@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any, Literal
 
 import regex
@@ -257,11 +257,14 @@ def windows(word_token_counts: Sequence[int], limit: int, stride: int) -> list[S
     return result
 
 
-def merge_windows(window_records: Sequence[dict[str, Any]], offsets: Sequence[Span]) -> dict[str, list]:
+def merge_windows(
+    window_records: Sequence[dict[str, Any]], offsets: Sequence[Span], symmetric_relations: Collection[str] = ()
+) -> dict[str, list]:
     """The word records of a sentence's windows as one: {"entities": [...], "relations": [...]}.
 
     window_records: word records, entity offsets counted from the window's first word; a "score" is kept, and counts as
-    0 where there is none. offsets: the windows, as `windows` gave them.
+    0 where there is none. offsets: the windows, as `windows` gave them. symmetric_relations: the types whose head is the
+    entity that comes first.
 
     - An entity that several windows found (same start, end and type) is one, with the highest score.
     - Of two overlapping entities that no window found together, the one stays that is further from the border of its
@@ -314,6 +317,8 @@ def merge_windows(window_records: Sequence[dict[str, Any]], offsets: Sequence[Sp
             if any(winner[key][2] != key[2] for key in ends):
                 continue
             head, tail = (position[winner[key]] for key in ends)
+            if relation["type"] in symmetric_relations and head > tail:
+                head, tail = tail, head
             key = (head, tail, relation["type"])
             if head != tail and (key not in relations or _score(relation) > _score(relations[key])):
                 relations[key] = {**relation, "head": head, "tail": tail}

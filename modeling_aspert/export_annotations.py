@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from urllib.parse import quote
 
@@ -24,10 +25,16 @@ class BratWriter(Writer):
     def _open(self, temporary: Path) -> None:
         temporary.mkdir()
 
+    @classmethod
+    def check_types(cls, entity_types: Iterable[str], relation_types: Iterable[str]) -> None:
+        for name in (*entity_types, *relation_types):
+            if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
+                raise ValueError(f"type {name!r} is no name in brat (A-Z, a-z, 0-9, - and _): rename the type")
+
     def _write(self, record: Record) -> None:
-        for item in (*record["entities"], *record["relations"]):
-            if not re.fullmatch(r"[A-Za-z0-9_-]+", item["type"]):
-                raise ValueError(f"type {item['type']!r} is no name in brat (A-Z, a-z, 0-9, - and _): rename the type")
+        self.check_types(
+            [entity["type"] for entity in record["entities"]], [relation["type"] for relation in record["relations"]]
+        )
         lines = []
         for index, entity in enumerate(record["entities"], start=1):
             fragments = list(_BRAT_FRAGMENT.finditer(record["text"], entity["start"], entity["end"]))
@@ -114,10 +121,11 @@ class SpacyWriter(Writer):
         scores = [item.get("score") for item in record["entities"]]
         doc.spans["aspert"] = self._group(doc, name="aspert", spans=spans, attrs={"scores": scores})
         doc._.relations = [{**relation, "type": self._holdable(relation["type"])} for relation in record["relations"]]
-        if isinstance(record.get("id"), int) and not -(2**63) <= record["id"] < 2**64:
+        identity = record.get("id")
+        if isinstance(identity, int) and not -(2**63) <= identity < 2**64:
             raise ValueError("id: an integer of more than 64 bits, which a DocBin cannot hold: give it as a string")
-        if record.get("id") is not None:
-            doc.user_data["id"] = record["id"]
+        if identity is not None:
+            doc.user_data["id"] = self._holdable(identity) if isinstance(identity, str) else identity
         self._docs.add(doc)
 
     def _finish(self) -> None:

@@ -142,11 +142,16 @@ class Neo4jWriter(TablesWriter):
         "relationships.csv": [":START_ID", ":END_ID", ":TYPE", "score:double"],
     }
 
+    @classmethod
+    def check_types(cls, entity_types: Iterable[str], relation_types: Iterable[str]) -> None:
+        for name in entity_types:
+            if ";" in name:
+                raise ValueError(f"entity type {name!r} holds ';', which separates labels in Neo4j: rename the type")
+
     def _entity_rows(self, record: Record) -> Iterable[list]:
+        self.check_types([entity["type"] for entity in record["entities"]], ())
         for index, entity in enumerate(record["entities"]):
             kind = entity["type"]
-            if ";" in kind:
-                raise ValueError(f"entity type {kind!r} holds ';', which separates labels in Neo4j: rename the type")
             fields = (kind, entity["text"], entity["start"], entity["end"], entity.get("score"))
             yield [f"r{self.n_records}e{index}", self.n_records, record.get("id"), *fields, f"Entity;{kind}"]
 

@@ -7,6 +7,7 @@ import itertools
 import logging
 import operator
 import reprlib
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Integral, Real
@@ -239,12 +240,15 @@ class Extractor:
             entities = self._checked_entities(entities, len(text), "characters of the text", where)
             entities = [_without_blanks(entity, text, f"{where}, entities[{n}]") for n, entity in enumerate(entities)]
         spans = [(entity["start"], entity["end"]) for entity in entities or ()]
+        cuts = sorted({edge for span in spans for edge in span})
+        order = sorted(range(len(spans)), key=spans.__getitem__)
+        firsts = [spans[number][0] for number in order]
         document = _Document(text)
         for start, end in self._sentences(text, spans):
-            words = _cut_words(split_words(text[start:end], self.word_splitter), start, spans)
+            words = _cut_words(split_words(text[start:end], self.word_splitter), start, cuts)
             inside = given_here = None
             if entities is not None:
-                given_here = [number for number, (first, _) in enumerate(spans) if start <= first < end]
+                given_here = sorted(order[bisect_left(firsts, start) : bisect_left(firsts, end)])
                 inside = [_in_words(entities[number], words) for number in given_here]
             if words:
                 document.sentences.append(Sentence([text[first:last] for first, last in words], inside))
@@ -279,8 +283,11 @@ class Extractor:
         if not self.options.split_sentences:
             return [(0, len(text))]
         joined: list[tuple[int, int]] = []
+        later, reach = sorted(spans, reverse=True), 0  # reach: where the entities end that begin before the sentence
         for start, end in split_sentences(text, self.language):
-            if joined and any(first < start and last > joined[-1][1] for first, last in spans):
+            while later and later[-1][0] < start:
+                reach = max(reach, later.pop()[1])
+            if joined and reach > joined[-1][1]:
                 joined[-1] = (joined[-1][0], end)
             else:
                 joined.append((start, end))
@@ -380,7 +387,8 @@ class Extractor:
             elif len(parts) == 1:
                 yield parts[0]
             else:
-                yield merge_windows(parts, [(units[n].word_start, units[n].word_end) for n in numbers])
+                bounds = [(units[n].word_start, units[n].word_end) for n in numbers]
+                yield merge_windows(parts, bounds, self.model.config.symmetric_relations)
 
     def _units(self, position: int, sentence: Sentence, encoded: EncodedSentence) -> Iterator[_Unit]:
         """The sentence, or its windows; nothing for a sentence without words or with an empty list of entities."""
@@ -479,19 +487,13 @@ def _plain(text: str) -> str:
     return str.__str__(text)
 
 
-def _cut_words(
-    words: Sequence[tuple[int, int]], offset: int, spans: Sequence[tuple[int, int]]
-) -> list[tuple[int, int]]:
-    """Words at their place in the text, cut where a given entity begins or ends inside one."""
-    cuts = sorted({edge for span in spans for edge in span})
-    result = []
+def _cut_words(words: Sequence[tuple[int, int]], offset: int, cuts: Sequence[int]) -> list[tuple[int, int]]:
+    """Words at their place in the text, cut where a given entity begins or ends inside one. ``cuts`` are sorted."""
+    result: list[tuple[int, int]] = []
     for start, end in words:
         start, end = start + offset, end + offset
-        for cut in cuts:
-            if start < cut < end:
-                result.append((start, cut))
-                start = cut
-        result.append((start, end))
+        inner = cuts[bisect_right(cuts, start) : bisect_left(cuts, end)]
+        result.extend(itertools.pairwise([start, *inner, end]))
     return result
 
 
@@ -504,8 +506,9 @@ def _without_blanks(entity: dict[str, Any], text: str, name: str) -> dict[str, A
 
 
 def _in_words(entity: Mapping[str, Any], words: Sequence[tuple[int, int]]) -> dict[str, Any]:
-    covered = [n for n, (start, end) in enumerate(words) if start < entity["end"] and entity["start"] < end]
-    return {"type": entity["type"], "start": covered[0], "end": covered[-1] + 1}
+    first = bisect_right(words, entity["start"], key=operator.itemgetter(1))
+    last = bisect_left(words, entity["end"], key=operator.itemgetter(0))
+    return {"type": entity["type"], "start": first, "end": last}
 
 
 def _with_relations(

@@ -15,8 +15,8 @@ from safetensors import SafetensorError
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Give a temporary path beside `path`, and rename it to `path` if the block ends without an exception.
 
-    As `data_scripts.writing` has it, which would bring the `datasets` library along. Raises OSError that names `path`
-    where it cannot be written.
+    As `data_scripts.writing` has it, which is not there where this package is alone, as in the Space of demo/. Raises
+    OSError that names `path` where it cannot be written.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")

@@ -245,8 +245,8 @@ def hardware(device: Any = "cpu", processes: int = 1) -> str:
 def put_card(model: Any, folder: str | os.PathLike, repo_id: str) -> None:
     """Put a model's card into a folder that is about to be pushed, unless a card that somebody wrote lies there.
 
-    It is the card beside the weights that the model was loaded from, under its name on the Hub; else the one of an
-    earlier push; else what the configuration alone can say.
+    It is the README.md beside the weights that the model was loaded from: as it is where somebody wrote it, a card of ours
+    under its name on the Hub; else the one of an earlier push; else what the configuration alone can say.
 
     Args:
         model: an :class:`AspertForJointExtraction`.
@@ -260,11 +260,11 @@ def put_card(model: Any, folder: str | os.PathLike, repo_id: str) -> None:
     source = Path(model.name_or_path) if model.name_or_path else None
     own = source / FILE_NAME if source is not None else None
     text = own.read_text(encoding="utf-8") if own is not None and own.is_file() else ""
-    if MARK in text:
+    if text.strip() and _EMPTY_CARD not in text:
         for picture in source.glob("*.png"):
             if f"({picture.name})" in text and not (Path(folder) / picture.name).exists():
                 shutil.copyfile(picture, Path(folder) / picture.name)
-        write_text(path, _renamed(text, repo_id))
+        write_text(path, _renamed(text, repo_id) if MARK in text else text)
     elif MARK not in present:
         write_text(path, render_model_card(ModelCardData(config=model.config, repo_id=repo_id)))
 
@@ -431,10 +431,11 @@ def _selection(data: ModelCardData) -> str | None:
         return None
     if "dev" not in data.run["data"]:
         return "There was no development data: the weights are those of the last step."
-    if not training.get("load_best_model_at_end"):
-        return "The weights are those of the last step, chosen by no score."
     metric = training.get("metric_for_best_model")
     learnt = data.run["arguments"].get("model", {}).get("learn_thresholds")
+    if not training.get("load_best_model_at_end"):
+        chosen = f"; the thresholds are those with the best {metric} on dev, so the scores on dev flatter it"
+        return f"The weights are those of the last step{chosen if learnt else ', chosen by no score'}."
     thresholds = ", and the thresholds were chosen on it too" if learnt else ""
     return f"The checkpoint is the one with the best {metric} on dev{thresholds}, so the scores on dev flatter it."
 

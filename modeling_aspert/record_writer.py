@@ -111,6 +111,10 @@ class Writer(Output):
             self._remove_temporary()
             raise
 
+    @classmethod
+    def check_types(cls, entity_types: Iterable[str], relation_types: Iterable[str]) -> None:
+        """Raises ValueError for a type that the format refuses: for a model's types before the work, not within it."""
+
     def write(self, record: Record) -> None:
         """Raises ValueError, with the record's number, for a record that is inconsistent or that the format refuses."""
         try:

@@ -152,9 +152,15 @@ def create_component(
 
     Raises:
         OSError: no such model; of a path, FileNotFoundError with the folder's name.
-        ValueError: a setting out of range, a file of the model that is not what it should be, or ``doc._.relations``
-            belongs to another library.
+        ValueError: a setting out of range, a file of the model that is not what it should be, another component of
+            this kind in the pipeline, or ``doc._.relations`` belongs to another library.
     """
+    for other, factory in nlp.pipe_factories.items():
+        if factory == NAME:
+            raise ValueError(
+                f"the component {name!r} would replace what {other!r} writes in doc.spans[{NAME!r}]: remove one of "
+                "them, or use two pipelines"
+            )
     options = ExtractionOptions(
         relation_threshold=relation_threshold,
         entity_threshold=entity_threshold,

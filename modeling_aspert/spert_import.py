@@ -54,6 +54,8 @@ def load_spert(
 
     encoder_config = pretrained_encoder_config(directory)
     encoder_config.architectures = None
+    # a path of this machine is nobody's business
+    encoder_config.name_or_path = ""
     config = AspertConfig.from_preset(
         "spert",
         encoder_config=encoder_config,

@@ -14,6 +14,7 @@ import itertools
 import json
 import logging
 import os
+import re
 import sys
 import textwrap
 import time
@@ -43,6 +44,7 @@ _SUFFIXES = {
     ".parquet": "parquet",
 }
 INPUT_FORMATS = ("text", "jsonl", "json", "csv", "tsv", "parquet")
+_TEXT_FILE = re.compile(r"\.txt(\.gz)?\Z", re.IGNORECASE)
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +59,7 @@ class InputError(ValueError):
 class InputRecord:
     """One input: either a text or words.
 
-    id: the input's own ("id" or "orig_id"), for a file of a folder its name without suffix, else the number of the
+    id: the input's own ("id", else "orig_id"), for a file of a folder its name without suffix, else the number of the
     record over all inputs, from 0. source, line: where it comes from, line from 1 (the number of the record, from 0,
     where there are no lines; None for a whole file).
     """
@@ -81,10 +83,10 @@ def read_inputs(
     - jsonl: an object a line, with a text ("text", or `column`) or with words ("tokens").
     - json: a list of such objects, as SpERT's data files are.
     - csv, tsv, parquet: a record a row; `column` is the one with the texts, by default "text", or the only one. A
-      column "id" gives the ids.
+      column "id" gives the ids. A row of tsv is one line.
 
-    Text is UTF-8, a byte-order mark is taken off. Raises InputError, at once for a file that does not exist or an
-    unknown format, and for the rest when it is met.
+    Text is UTF-8, a byte-order mark is taken off. Raises InputError, at once for a file that does not exist, an
+    unknown format or a column of text, and for the rest when it is met.
     """
     if isinstance(paths, (str, os.PathLike)):
         paths = [paths]
@@ -93,6 +95,11 @@ def read_inputs(
     for path in paths:
         if str(path) != "-" and not os.path.exists(path):
             raise InputError(f"{path}: no such file or folder (a text itself is given with --text)")
+        if column is not None and (os.path.isdir(path) or _format_of(str(path), format) == "text"):
+            raise InputError(
+                f"{path}: taken for text, but --column {column} goes with jsonl, json, csv, tsv or parquet: say "
+                "--input-format, or leave out --column"
+            )
     return _read_paths([str(path) for path in paths], column, format)
 
 
@@ -119,7 +126,7 @@ def _read_path(path: str, column: str | None, format: str | None) -> Iterator[_R
         yield from _read_folder(path)
         return
     guessed = format is None
-    format = format or _SUFFIXES.get(Path(path.removesuffix(".gz")).suffix.lower(), "text")
+    format = _format_of(path, format)
     if format == "parquet":
         yield from _read_parquet(path, column)
         return
@@ -131,18 +138,27 @@ def _read_path(path: str, column: str | None, format: str | None) -> Iterator[_R
         elif format == "text":
             for number, line in _lines(file, path):
                 if guessed and line.strip():
-                    _check_no_json(line, column, path)
+                    _check_no_json(line, path)
                     guessed = False
                 yield None, line.removesuffix("\n").removesuffix("\r"), None, path, number
         else:
             yield from _read_csv(file, path, column, delimiter="\t" if format == "tsv" else ",")
 
 
+def _is_gzip(path: str) -> bool:
+    return path.lower().endswith(".gz")
+
+
+def _format_of(path: str, format: str | None) -> str:
+    """`format`, or the one that the suffix of a file means."""
+    return format or _SUFFIXES.get(Path(path[:-3] if _is_gzip(path) else path).suffix.lower(), "text")
+
+
 @contextmanager
 def _open(path: str) -> Iterator[IO[bytes]]:
     if path == "-":
         yield sys.stdin.buffer
-    elif not path.endswith(".gz"):
+    elif not _is_gzip(path):
         with open(path, "rb") as file:
             yield file
     else:
@@ -167,13 +183,15 @@ def _lines(file: IO[bytes], path: str) -> Iterator[tuple[int, str]]:
         yield number, _decode(line, path, number)
 
 
-def _check_no_json(line: str, column: str | None, path: str) -> None:
-    """Raise InputError for a line that is a record of JSON lines: taken for a text, its id and offsets would be wrong."""
+def _check_no_json(line: str, path: str) -> None:
+    """Raise InputError for a first line of JSON records: taken for a text, their ids and offsets would be wrong."""
+    if re.match(r'\s*\[\s*(\{\s*("|\Z)|\Z)', line):
+        raise InputError(f"{path}: looks like a JSON list: say --input-format json, or text where it is one")
     try:
         value = json.loads(line) if line.lstrip().startswith("{") else None
     except ValueError:
         return
-    if isinstance(value, dict) and not value.keys().isdisjoint((column or "text", "tokens")):
+    if isinstance(value, dict) and not value.keys().isdisjoint(("text", "tokens")):
         raise InputError(f"{path}: looks like JSON lines: say --input-format jsonl, or text where it is one")
 
 
@@ -206,7 +224,7 @@ def _folder(path: str) -> tuple[list[str], list[str]]:
     """The names of a folder's texts, and of what else is in it; hidden files are neither."""
     texts, others = [], []
     for name in sorted(name for name in os.listdir(path) if not name.startswith(".")):
-        is_text = name.lower().removesuffix(".gz").endswith(".txt") and not os.path.isdir(os.path.join(path, name))
+        is_text = _TEXT_FILE.search(name) and not os.path.isdir(os.path.join(path, name))
         (texts if is_text else others).append(name)
     return texts, others
 
@@ -226,7 +244,7 @@ def _read_folder(path: str) -> Iterator[_Row]:
         source = os.path.join(path, name)
         with _open(source) as file:
             text = _decode(file.read(MAX_RECORD_BYTES + 1), source, 1)
-        yield name[: name.lower().rindex(".txt")], text, None, source, None
+        yield _TEXT_FILE.sub("", name), text, None, source, None
 
 
 def _read_jsonl(file: IO[bytes], path: str, column: str | None) -> Iterator[_Row]:
@@ -279,7 +297,7 @@ def _fields(value: Any, column: str | None, where: str) -> tuple[str | int | Non
         raise InputError(f'{where}: expected an object such as {{"text": "..."}}, found {_json_type(value)}')
     if isinstance(value, _Repeated):
         raise InputError(f"{where}: the key {value.most_common(1)[0][0]!r} is given more than once, keep one of them")
-    own_id = value.get("id", value.get("orig_id"))
+    own_id = value["id"] if value.get("id") is not None else value.get("orig_id")
     if own_id is not None and type(own_id) not in (str, int):
         raise InputError(f"{where}: the id is {_json_type(own_id)}, give a string or an integer")
     name = column or "text"
@@ -330,15 +348,20 @@ def _check_delimiter(names: list[str], column: str | None, path: str, delimiter:
 def _read_csv(file: IO[bytes], path: str, column: str | None, delimiter: str) -> Iterator[_Row]:
     csv.field_size_limit(MAX_RECORD_BYTES)
     reader = csv.reader((line for _, line in _lines(file, path)), delimiter=delimiter, strict=True)
+    tabs = delimiter == "\t"
+    # most programs write TSV without quoting: a text that begins with a quotation mark would go on over many lines
+    mend = ", put a field that begins with a quote in quotes and double those in it, or write JSONL" if tabs else ""
     names: list[str] | None = None
     while True:
         line = reader.line_num + 1  # where the row begins
         try:
             row = next(reader, None)
         except csv.Error as error:
-            raise InputError(f"{path}, line {line}: no CSV ({error})") from error
+            raise InputError(f"{path}, line {line}: no CSV ({error}){mend}") from error
         if row is None:
             break
+        if tabs and reader.line_num > line:
+            raise InputError(f"{path}, line {line}: a quoted field that goes on in the next line{mend}")
         if not row:
             continue
         if names is None:
@@ -365,7 +388,7 @@ def _read_parquet(path: str, column: str | None) -> Iterator[_Row]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    if path == "-" or path.endswith(".gz"):
+    if path == "-" or _is_gzip(path):
         raise InputError(f"{path}: Parquet is read from an uncompressed file, not from a stream")
     try:
         with pq.ParquetFile(path, pre_buffer=False, buffer_size=2**20) as table:
@@ -392,16 +415,16 @@ def _read_parquet(path: str, column: str | None) -> Iterator[_Row]:
 def count_records(paths: Sequence[str | os.PathLike], format: str | None = None) -> int | None:
     """How many records inputs have at most, for the time left: lines, Parquet's rows, files of a folder.
 
-    None where only reading all of it would tell: standard input, gzip, a JSON list, what cannot be read.
+    None where only reading all of it would tell: standard input, pipes, gzip, a JSON list, what cannot be read.
     """
     total = 0
     try:
         for path in map(str, paths):
-            kind = format or _SUFFIXES.get(Path(path).suffix.lower(), "text")
-            if path == "-" or path.endswith(".gz") or kind == "json":
-                return None
-            if os.path.isdir(path):
+            kind = _format_of(path, format)
+            if path != "-" and os.path.isdir(path):
                 total += len(list(input_files([path])))
+            elif path == "-" or not os.path.isfile(path) or _is_gzip(path) or kind == "json":
+                return None
             elif kind == "parquet":
                 import pyarrow.parquet as pq
 
@@ -419,27 +442,15 @@ def count_records(paths: Sequence[str | os.PathLike], format: str | None = None)
     return total
 
 
-def describe_inputs(paths: Sequence[str | os.PathLike]) -> list[dict[str, Any]]:
-    """What tells inputs from others without reading them (path, size, time of change), for a run's settings.
-
-    Of standard input nothing is known here; `ResumableJsonlWriter.skip_done` compares what it holds.
-    """
-    result: list[dict[str, Any]] = []
-    for file in input_files(paths):
-        stat = os.stat(file) if file != "-" else None
-        result.append({"path": file, "size": stat and stat.st_size, "modified_ns": stat and stat.st_mtime_ns})
-    return result
-
-
 class ResumableJsonlWriter(Output):
     """JSON lines that survive a kill: PATH.partial grows, and becomes PATH when `close` is called.
 
     A writer for a path that has a partial output takes it up: a torn last line is cut off, and `completed` says how
     many records there are; the caller skips that many inputs, or lets `skip_done` skip and compare them.
 
-    settings: what the output depends on (inputs, model, options; JSON values). They stand in PATH.partial.json, and
-    `ValueError` says which one differs where a run with others is to be resumed. Records reach the disk every
-    `sync_seconds`. A `with` block left by an exception keeps the partial output.
+    settings: what the output depends on besides the inputs (model, options; JSON values). They stand in
+    PATH.partial.json, and `ValueError` says which one differs where a run with others is to be resumed. Records reach
+    the disk every `sync_seconds`. A `with` block left by an exception keeps the partial output.
     """
 
     def __init__(self, path: str | os.PathLike, settings: dict[str, Any], sync_seconds: float = 1.0) -> None:
@@ -466,14 +477,14 @@ class ResumableJsonlWriter(Output):
     def _lock(self) -> None:
         try:
             import fcntl
-        except ImportError:  # Windows: two runs with one output are not told apart
-            return
-        try:
+
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise ValueError(
                 f"{self._partial}: another run is writing it, wait for it or choose another output"
             ) from error
+        except (ImportError, OSError):  # Windows, or a file system without locks: two runs are not told apart
+            pass
 
     def _check_settings(self, settings: dict[str, Any]) -> None:
         mend = self._mend("settings")

@@ -36,7 +36,7 @@ def learn_thresholds(
     metric: str,
 ) -> dict[str, Any]:
     """The fields of :class:`AspertConfig` with the highest score, of a grid and of what the configuration says now;
-    of equals those it says now, then the lowest thresholds.
+    of equals those it says now, then the lowest thresholds. Where it says "flat", entities do not come to overlap.
 
     Args:
         predictions: records with scores, predicted with the fields of :func:`loosest_fields`.
@@ -65,7 +65,8 @@ def learn_thresholds(
         "entity_overlap": config.entity_overlap,
     }
     best_score = score(**best)
-    for overlap, entity, relation in itertools.product(ENTITY_OVERLAPS, _ENTITY_THRESHOLDS, _RELATION_THRESHOLDS):
+    overlaps = ENTITY_OVERLAPS[ENTITY_OVERLAPS.index(config.entity_overlap) :]
+    for overlap, entity, relation in itertools.product(overlaps, _ENTITY_THRESHOLDS, _RELATION_THRESHOLDS):
         fields = {"relation_threshold": relation, "entity_threshold": entity, "entity_overlap": overlap}
         if (found := score(**fields)) > best_score:
             best, best_score = fields, found

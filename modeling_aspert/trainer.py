@@ -435,7 +435,9 @@ class AspertTrainer(Trainer):
             "private": self.args.hub_private_repo if private is None else private,
         }
         # the weights as they were saved: those in memory may be a process's part of them
-        model = AspertForJointExtraction.from_pretrained(self.args.output_dir)
+        kind = type(self.accelerator.unwrap_model(self.model))
+        kind = kind if issubclass(kind, AspertForJointExtraction) else AspertForJointExtraction
+        model = kind.from_pretrained(self.args.output_dir)
         # the processor first: its push leaves an empty card, which the model's push replaces
         self.processing_class.push_to_hub(self.hub_model_id, **place)
         return model.push_to_hub(self.hub_model_id, **place)

@@ -148,6 +148,56 @@ def test_outputs_are_refused_before_the_model_is_loaded(tmp_path, capsys, monkey
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "full"]
 
 
+def test_types_that_the_format_refuses_are_refused_before_the_work(tmp_path, monkeypatch, capsys):
+    def run(*_, **__):
+        raise AssertionError("work was done")
+
+    model = make_model()
+    model.config.entity_types = ["Person", "a;b", "Place"]
+    monkeypatch.setattr(commands, "load", lambda args: Extractor(model, make_processor()))
+    argv = ["predict", "model", "--text", "x", "--output", tmp_path / "out", "--format"]
+    with monkeypatch.context() as patch:
+        patch.setattr(commands, "_run", run)
+        assert "type 'a;b' is no name in brat" in failed(capsys, *argv, "brat")
+        assert "type 'a;b' holds ';', which separates labels in Neo4j" in failed(capsys, *argv, "neo4j")
+        model.config.entity_types = ["Person", "b", "Place"]
+        model.config.relation_types = ["works for", *model.config.relation_types[1:]]
+        assert "type 'works for' is no name in brat" in failed(capsys, *argv, "brat")
+    assert not list(tmp_path.iterdir())
+    assert aspert_cli.main(list(map(str, [*argv, "neo4j"]))) == 0
+
+
+def test_inputs_are_refused_before_the_model_is_loaded(folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(commands, "load", None)
+    page, missing = tmp_path / "page.html", tmp_path / "missing.txt"
+    assert "missing.txt: no such file or folder" in failed(capsys, "show", folder, missing, "--output", page)
+    assert "missing.json: does not exist" in failed(capsys, "evaluate", folder, tmp_path / "missing.json")
+    for command in (["predict"], ["show", "--output", page]):
+        argv = [*command, folder, "--text", "x"]
+        said = "error: --column body is for input files, not for --text: leave it out"
+        assert failed(capsys, *argv, "--column", "body") == said
+        assert "--input-format csv is for input files" in failed(capsys, *argv, "--input-format", "csv")
+    pipe(monkeypatch, ["body", "Rome"])
+    said = failed(capsys, "predict", folder, "--column", "body")
+    assert said.startswith("error: -: taken for text, but --column body goes with jsonl, ")
+
+
+@pytest.mark.parametrize("command", ["predict", "show", "evaluate", "info", "export-onnx"])
+def test_a_revision_of_a_folder_is_refused(folder, data, tmp_path, monkeypatch, capsys, command):
+    monkeypatch.setattr("modeling_aspert.onnx_export.check_extra", lambda: None)
+    others = {
+        "predict": ["--text", "x"],
+        "show": ["--text", "x", "--output", tmp_path / "page.html"],
+        "evaluate": [data],
+        "export-onnx": ["--output", tmp_path / "out"],
+    }
+    (tmp_path / "exported").mkdir()
+    (tmp_path / "exported" / "spans.onnx").touch()
+    for model in (folder, tmp_path / "exported"):
+        said = f"error: --revision v1 is for a Hub name, but {model} is a folder: leave it out"
+        assert failed(capsys, command, model, *others.get(command, []), "--revision", "v1") == said
+
+
 def test_failures_leave_no_folder(folder, tmp_path, capsys):
     (tmp_path / "here").mkdir()
     for output in (tmp_path / "model", tmp_path / "a" / "b" / "model", tmp_path / "here" / "model"):
@@ -439,6 +489,20 @@ def test_a_metric_that_there_is_not_is_refused_at_once(folder, data, monkeypatch
     assert message.startswith("error: metric = 'f1' is not valid: choose one of ner_micro_precision, ")
 
 
+def test_inputs_that_were_mended_go_on(folder, tmp_path, monkeypatch, capsys):
+    """As an error asks for: the file is another, but what was done of it is the same."""
+    monkeypatch.setattr(commands, "CHUNK_INPUTS", 2)
+    source, output = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    records = [json.dumps({"text": f"Marie married Pierre number {number} ."}) for number in range(6)]
+    source.write_text("\n".join([*records[:5], '{"text": 5}']))
+    argv = "predict", folder, source, "--output", output
+    assert "line 6: 'text' is a number, give a string" in failed(capsys, *argv)
+    source.write_text("\n".join(records))
+    assert aspert_cli.main([*map(str, argv)]) == 0
+    assert "4 records are there from a run before" in capsys.readouterr().err
+    assert [record["text"][-3] for record in lines(output)] == list("012345")
+
+
 def test_resuming_with_a_model_trained_anew_is_refused(folder, tmp_path, monkeypatch, capsys):
     model, source, output = tmp_path / "model", tmp_path / "in.txt", tmp_path / "out.jsonl"
     shutil.copytree(folder, model)
@@ -542,7 +606,7 @@ def test_resuming_with_other_options_is_refused(folder, tmp_path, capsys):
     source, output = tmp_path / "in.txt", tmp_path / "out.jsonl"
     source.write_text("Stop\n")
     assert aspert_cli.main(["predict", str(folder), str(source), "--output", str(output)]) == 0
-    settings = {"model": "another", "options": {}, "inputs": []}
+    settings = {"model": "another", "options": {}}
     output.with_name("out.jsonl.partial").write_text("{}\n")
     output.with_name("out.jsonl.partial.json").write_text(json.dumps(settings))
     assert "was begun with" in failed(capsys, "predict", folder, source, "--output", output)

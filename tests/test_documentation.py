@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from modeling_aspert.sample import SENTENCES
+
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -31,7 +33,10 @@ def shown_commands() -> list[list[str]]:
     return [shlex.split(line.removeprefix("$ "), comments=True) for code in codes for line in code.splitlines()]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(page, id=page.name, marks=() if page.name == "README.md" else pytest.mark.slow) for page in PAGES],
+)
 def test_blocks_run(page: Path, quickstart_model: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     for name in ("train.py", "aspert_cli.py", "configuration", "modeling_aspert", "data_scripts", "benchmarks"):
         (tmp_path / name).symlink_to(ROOT / name)
@@ -53,6 +58,14 @@ def test_blocks_run(page: Path, quickstart_model: Path, tmp_path: Path, request:
             )
             done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
             assert done.returncode == 0, f"{page.name}:\n{code}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
+
+
+def test_the_last_step_of_make_demo(quickstart_model: Path) -> None:
+    command = [sys.executable, "-m", "modeling_aspert.sample", str(quickstart_model)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=True)
+    for sentence in SENTENCES:
+        assert sentence in done.stdout
+    assert "Gdansk" in done.stdout.replace(SENTENCES[0], "")
 
 
 def test_shown_training_commands_are_understood() -> None:

@@ -1132,6 +1132,30 @@ def test_resume_refuses_another_number_of_processes(
         resume(corpus, encoder, tmp_path / "output", save_total_limit=10)
 
 
+def test_a_resumed_training_says_all_its_commits(tmp_path: Path) -> None:
+    file = tmp_path / "run.json"
+    for before, now, expected in (
+        ("a", "a", "a"),
+        ("a", "b", "a+b"),
+        ("a+b", "b", "a+b"),
+        ("a+b", "c", "a+b+c"),
+        (None, "b", "b"),
+        ("a", None, "a"),
+    ):
+        file.write_text(json.dumps({"commit": before}))
+        assert train._commits(file, now) == expected
+    assert train._commits(tmp_path / "none.json", "b") == "b"
+
+
+def test_constraints_are_not_learnt_from_nothing(trained: Path, corpus: Path, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    for name in ("test.json", "types.json"):
+        shutil.copy(corpus / name, tmp_path / "data")
+    fields = {"do_train": "false", "do_predict": "true", "learn_constraints": "true"}
+    with pytest.raises(ValueError, match="learn_constraints = true learns from training data, and there are none"):
+        run(tmp_path / "data", trained, tmp_path / "output", **fields)
+
+
 def test_an_encoder_is_not_evaluated(corpus: Path, encoder: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="is an encoder, whose classifiers are not trained"):
         run(corpus, encoder, tmp_path / "output", do_train="false", do_eval="true")

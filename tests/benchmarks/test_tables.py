@@ -29,6 +29,7 @@ from benchmarks.experiments import (
     parse_overrides,
     runs_of,
     settings_of,
+    with_data_dir,
 )
 from benchmarks.report import NOTES_FILE, build_report
 from benchmarks.rescoring import RESCORED_FILE, has_predictions, is_free, read_rescored
@@ -575,6 +576,18 @@ def test_what_the_models_differ_in_cannot_be_set_for_all(tmp_path, capsys):
     call[1] = "best_alike"
     assert tables.main([*call, "learning_rate=5e-5"]) == 0
     assert tables.main([*call, "word_shapes=true", "preset=paper"]) == 2
+    call[1] = "table4"
+    for field in ("max_span_width=12", "relation_threshold=0.3", "learn_thresholds=true"):
+        assert tables.main([*call, field]) == 2
+        assert (
+            f"{field.split('=')[0]} is a field of the models of table4, so it cannot be set" in capsys.readouterr().err
+        )
+
+
+def test_the_folder_of_the_public_corpora_is_for_them_alone(tmp_path):
+    assert with_data_dir({"dataset": "conll04"}, tmp_path)["data_dir"] == str(tmp_path)
+    for fields, folder in (({"dataset": "conll04"}, None), ({"dataset": "quickstart"}, tmp_path)):
+        assert with_data_dir(fields, folder) == fields
 
 
 def test_a_misspelt_field_of_a_variant_is_refused_before_any_run(tmp_path, capsys):

@@ -365,6 +365,15 @@ def test_merge_keeps_nested_and_the_ends_of_the_sentence():
     assert merge_windows([], []) == {"entities": [], "relations": []}
 
 
+def test_merge_keeps_one_direction_of_a_symmetric_relation():
+    # 16..20 of the first window gives way to 13..22, which begins before the other entity of its relation
+    first = record(("A", 14, 15, 0.9), ("A", 16, 20, 0.9), relations=[("Near", 0, 1, 0.8), ("Of", 0, 1, 0.8)])
+    second = record(("A", 3, 12, 0.9), ("A", 4, 5, 0.9), relations=[("Near", 0, 1, 0.6), ("Of", 0, 1, 0.6)])
+    relations = [("Near", 0, 1, 0.8), ("Of", 0, 1, 0.6), ("Of", 1, 0, 0.8)]
+    expected = record(("A", 13, 22, 0.9), ("A", 14, 15, 0.9), relations=relations)
+    assert merge_windows([first, second], [(0, 20), (10, 40)], ["Near"]) == expected
+
+
 def test_merge_without_scores_and_with_wrong_offsets():
     gold = {"entities": [{"type": "Drug", "start": 1, "end": 2}], "relations": []}
     assert merge_windows([gold], [(3, 6)])["entities"] == [{"type": "Drug", "start": 4, "end": 5}]

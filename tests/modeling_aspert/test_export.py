@@ -272,7 +272,7 @@ def test_spacy(tmp_path):
     import spacy
     from spacy.tokens import DocBin
 
-    path = write(tmp_path / "out.spacy", "spacy", [*RECORDS, record_of("lone\ud83d")])
+    path = write(tmp_path / "out.spacy", "spacy", [*RECORDS, record_of("lone\ud83d", id="id\ud83d")])
     docs = list(DocBin().from_disk(path).get_docs(spacy.blank("xx").vocab))
     assert [doc.text for doc in docs[:-1]] == [record["text"] for record in RECORDS]
     assert docs[-1].text == "Aspirin lone\ufffd end"
@@ -281,7 +281,7 @@ def test_spacy(tmp_path):
         assert found == [(entity["text"].strip(), entity["type"]) for entity in record["entities"]]
         assert doc.spans["aspert"].attrs["scores"] == [entity["score"] for entity in record["entities"]]
         assert list(doc._.relations) == record["relations"]
-    assert docs[0].user_data["id"] == "doc 0"
+    assert docs[0].user_data["id"] == "doc 0" and docs[-1].user_data["id"] == "id\ufffd"
 
 
 def test_without_spacy(tmp_path, monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import numpy as np
 import pytest
@@ -199,7 +200,7 @@ def test_windows_over_a_long_sentence(model):
     bounds = windows(counts, 24 - short.num_special_tokens, 4)
     assert len(bounds) > 3
     parts = [next(extractor.annotate([Sentence(words[start:end])])) for start, end in bounds]
-    expected = merge_windows(parts, bounds)
+    expected = merge_windows(parts, bounds, model.config.symmetric_relations)
     assert expected["relations"] and max(entity["end"] for entity in expected["entities"]) > len(words) // 2
     for kind in ("entities", "relations"):
         assert result[kind] == [{**item, "score": pytest.approx(item["score"], abs=1e-5)} for item in expected[kind]]
@@ -327,6 +328,50 @@ def test_given_entities_join_sentences_and_cut_words(extract):
     given_entities = [{"type": "Person", "start": start, "end": end} for start, end in spans]
     result = extract({"text": text, "entities": given_entities})
     assert [(entity["start"], entity["end"]) for entity in result["entities"]] == spans
+
+
+@given(st.data())
+@settings(deadline=None, max_examples=200)
+def test_words_and_sentences_of_given_entities_are_those_of_the_definition(model, data):
+    """A word is cut at each edge inside it, an entity is the words that it touches, and no sentence ends inside one."""
+    text = data.draw(st.text("ab .'\n", min_size=1, max_size=40))
+    edges = st.integers(0, len(text))
+    spans = data.draw(st.lists(st.tuples(edges, edges).filter(lambda span: text[slice(*span)].strip()), max_size=6))
+    entities = [{"type": "Person", "start": start, "end": end} for start, end in spans]
+    stripped = [(end - len(text[start:end].lstrip()), start + len(text[start:end].rstrip())) for start, end in spans]
+    borders = {edge for span in stripped for edge in span}
+
+    document = Extractor(model, make_processor())._document({"text": text, "entities": entities}, "input")
+
+    plain = Extractor(model, make_processor())._document(text, "input")
+    cut = []
+    for start, end in (word for words in plain.word_spans for word in words):
+        pieces = sorted({start, end, *(edge for edge in borders if start < edge < end)})
+        cut += zip(pieces, pieces[1:])
+    assert [word for words in document.word_spans for word in words] == cut
+    begins = {words[0][0] for words in document.word_spans}
+    assert begins == {
+        begin
+        for begin in (words[0][0] for words in plain.word_spans)
+        if not any(start < begin < end for start, end in stripped)
+    }
+    for words, sentence, given_here in zip(document.word_spans, document.sentences, document.given):
+        assert given_here == [n for n, (start, _) in enumerate(stripped) if words[0][0] <= start < words[-1][1]]
+        for number, entity in zip(given_here, sentence.entities):
+            start, end = stripped[number]
+            touched = [n for n, word in enumerate(words) if word[0] < end and start < word[1]]
+            assert (entity["start"], entity["end"]) == (touched[0], touched[-1] + 1)
+    assert sum(map(len, document.given)) == len(spans)
+
+
+def test_many_given_entities_take_no_long_time(model):
+    text = "Ada " * 40_000
+    entities = [{"type": "Person", "start": start, "end": start + 3} for start in range(0, len(text), 20)]
+    extractor = Extractor(model, make_processor(), ExtractionOptions(split_sentences=False))
+    started = time.process_time()
+    document = extractor._document({"text": text, "entities": entities}, "input")
+    assert time.process_time() - started < 4  # minutes, were each word compared with each entity
+    assert [entity["start"] for entity in document.sentences[0].entities] == list(range(0, 40_000, 5))
 
 
 @pytest.mark.parametrize(

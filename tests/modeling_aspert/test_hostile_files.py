@@ -35,6 +35,17 @@ def model(tmp_path: Path) -> Path:
     return tmp_path / "model"
 
 
+@pytest.fixture(scope="module")
+def whole_export(tmp_path_factory) -> Path:
+    pytest.importorskip("onnxruntime", reason="needs the extra onnx")
+    pytest.importorskip("onnxscript", reason="needs the extra onnx")
+    from modeling_aspert.onnx_export import export_onnx
+
+    folder = tmp_path_factory.mktemp("onnx") / "export"
+    export_onnx(tiny.make_model(), tiny.make_processor(), folder)
+    return folder
+
+
 @pytest.fixture
 def encoder(tmp_path: Path) -> Path:
     make_corpus(tmp_path / "data", 6, 2, 2)
@@ -124,12 +135,10 @@ def test_code_of_a_tokenizer_is_not_run_and_stdin_not_asked(model, options):
     assert error.startswith(f"error: {model}: the processor: its tokenizer is code beside the weights")
 
 
-def test_code_of_an_exports_tokenizer_is_not_run(model, tmp_path):
-    pytest.importorskip("onnxruntime", reason="needs the extra onnx")
-    pytest.importorskip("onnxscript", reason="needs the extra onnx")
-    assert aspert_cli.main(["export-onnx", str(model), "--output", str(tmp_path / "onnx")]) == 0
-    error = in_a_process(["aspert", "predict", str(tmp_path / "onnx")], with_tokenizer_code(tmp_path / "onnx"))
-    assert error.startswith(f"error: {tmp_path / 'onnx'}: the processor: its tokenizer is code beside the weights")
+def test_code_of_an_exports_tokenizer_is_not_run(whole_export, tmp_path):
+    folder = shutil.copytree(whole_export, tmp_path / "onnx")
+    error = in_a_process(["aspert", "predict", str(folder)], with_tokenizer_code(folder))
+    assert error.startswith(f"error: {folder}: the processor: its tokenizer is code beside the weights")
 
 
 def test_code_of_an_encoder_is_not_run_by_a_training(encoder):
@@ -415,17 +424,6 @@ def test_wide_candidates_cost_what_the_sentence_allows(model):
 
 
 # -- exports -------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def whole_export(tmp_path_factory) -> Path:
-    pytest.importorskip("onnxruntime", reason="needs the extra onnx")
-    pytest.importorskip("onnxscript", reason="needs the extra onnx")
-    from modeling_aspert.onnx_export import export_onnx
-
-    folder = tmp_path_factory.mktemp("onnx") / "export"
-    export_onnx(tiny.make_model(), tiny.make_processor(), folder)
-    return folder
 
 
 EXPORT_FAULTS = {

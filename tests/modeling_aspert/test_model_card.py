@@ -269,6 +269,10 @@ def test_the_architecture_is_the_configurations(fields, expected):
             {"data": {"dev": {}}, "learn_thresholds": True},
             "best re_strict_macro_f1 on dev, and the thresholds were chosen on it too, so",
         ),
+        (
+            {"data": {"dev": {}}, "load_best_model_at_end": False, "learn_thresholds": True},
+            "of the last step; the thresholds are those with the best re_strict_macro_f1 on dev, so",
+        ),
     ],
 )
 def test_it_says_how_the_weights_were_chosen(run, expected):
@@ -407,6 +411,15 @@ def test_a_push_brings_the_card_of_the_training(folders, no_plots):
     expected = render_model_card(make_data(repo_id="org/name"), trained, ["training_curves.png"])
     assert (push / "README.md").read_text(encoding="utf-8") == expected
     assert {path.name for path in push.iterdir()} == {"README.md", "training_curves.png"}
+
+
+@pytest.mark.parametrize("present", [EMPTY_CARD, f"---\nlicense: mit\n---\n{MARK}\nScores"])
+def test_a_push_brings_what_somebody_wrote(folders, present):
+    trained, push = folders
+    (trained / "README.md").write_text("# Our model\n\nWritten by hand.\n")
+    (push / "README.md").write_text(present)
+    put_card(SimpleNamespace(config=make_config(), name_or_path=str(trained)), push, "org/name")
+    assert (push / "README.md").read_text() == "# Our model\n\nWritten by hand.\n"
 
 
 def test_a_push_without_a_card_brings_what_the_configuration_says(folders):

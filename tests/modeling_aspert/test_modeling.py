@@ -603,9 +603,9 @@ class WithStart(AspertForJointExtraction):
     def _span_sizes(self):
         return {**super()._span_sizes(), "start": 1}
 
-    def _span_parts(self, table, attentions, spans, *rest, **options):
-        parts = super()._span_parts(table, attentions, spans, *rest, **options)
-        return {**parts, "start": spans[..., :1] / table.shape[2]}
+    def _span_parts(self, table, attentions, spans, span_widths, attention_mask, *rest, **options):
+        parts = super()._span_parts(table, attentions, spans, span_widths, attention_mask, *rest, **options)
+        return {**parts, "start": spans[..., :1] / attention_mask.sum(-1).view(-1, 1, 1)}
 
 
 @pytest.mark.parametrize("fields", [{}, SWITCHES[11], SWITCHES[18]], ids=switch_name)

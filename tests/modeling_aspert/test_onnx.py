@@ -136,7 +136,7 @@ def test_scaled_layers_compute_the_same_and_keep_outliers_apart():
     ("family", "switches"),
     [
         ("roberta", BEST),
-        ("mpnet", MAXIMA),
+        pytest.param("mpnet", MAXIMA, marks=pytest.mark.slow),
         ("distilbert", SPERT),
         pytest.param("bert", SQUARES, marks=pytest.mark.slow),
         pytest.param("mpnet", BLOCKS, marks=pytest.mark.slow),

@@ -218,6 +218,15 @@ def test_a_missing_folder_and_a_broken_one_are_named(folder, tmp_path):
         spacy.blank("en").add_pipe("aspert", config={"model": str(tmp_path)})
 
 
+def test_a_second_component_is_refused(folder):
+    pipeline = spacy.blank("en")
+    pipeline.add_pipe("aspert", name="first", config={"model": folder})
+    with pytest.raises(ValueError, match="^the component 'second' would replace what 'first' writes in doc.spans"):
+        pipeline.add_pipe("aspert", name="second", config={"model": folder})
+    pipeline.replace_pipe("first", "aspert", config={"model": folder})
+    assert pipeline.pipe_names == ["first"]
+
+
 def test_another_librarys_relations_are_left_alone(folder):
     kept = Doc.get_extension("relations") if Doc.has_extension("relations") else None
     try:

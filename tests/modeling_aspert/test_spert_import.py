@@ -89,6 +89,7 @@ def test_configuration_of_an_import(checkpoint):
     assert (config.max_span_width, config.relation_threshold, config.width_embedding_size) == (7, 0.3, WIDTH)
     assert not model.training
     assert processor.max_tokens == tiny.MAX_POSITIONS
+    assert str(checkpoint[0].parent) not in json.dumps(config.to_dict())
 
 
 def test_import_saves_and_loads(checkpoint, tmp_path):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import gzip
 import io
 import itertools
@@ -24,7 +26,6 @@ from modeling_aspert.streaming import (
     InputRecord,
     ResumableJsonlWriter,
     count_records,
-    describe_inputs,
     read_inputs,
 )
 
@@ -41,7 +42,7 @@ def write(tmp_path):
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True)
         content = content.encode("utf-8") if isinstance(content, str) else content
-        path.write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+        path.write_bytes(gzip.compress(content) if name.lower().endswith(".gz") else content)
         return path
 
     return write
@@ -63,13 +64,15 @@ def test_text_lines(write):
 
 def test_folder(write, tmp_path, caplog):
     write("folder/b.txt", "zwei\r\nZeilen\n")
-    write("folder/a.x.TXT.gz", "\ufeffeins")
+    write("folder/a.x.TXT.GZ", "\ufeffeins")
+    write("folder/İ.txt", "drei")
     write("folder/b.ann", "T1")
     write("folder/._b.txt", b"\xff")
     (tmp_path / "folder" / "more.txt").mkdir()
     assert list(read_inputs([tmp_path / "folder"])) == [
-        InputRecord("a.x", "eins", None, str(tmp_path / "folder" / "a.x.TXT.gz"), None),
+        InputRecord("a.x", "eins", None, str(tmp_path / "folder" / "a.x.TXT.GZ"), None),
         InputRecord("b", "zwei\r\nZeilen\n", None, str(tmp_path / "folder" / "b.txt"), None),
+        InputRecord("İ", "drei", None, str(tmp_path / "folder" / "İ.txt"), None),
     ]
 
     assert "left out 2 files or folders that are no .txt files, such as 'b.ann'" in caplog.text
@@ -87,6 +90,37 @@ def test_json_lines_are_not_taken_for_texts(write, monkeypatch, name):
         assert texts_of(path, format=form) == expected
     other = '{"no": "text"}\n{half\n'
     assert texts_of(write("b.txt", other)) == other.splitlines()
+
+
+@pytest.mark.parametrize(
+    "content",
+    ['[{"tokens": ["Ann"]}]', '\n [\n{"text": "Rome"}\n]', '[{"text": "Rome"},\n{"text": "Oslo"}]\n', "[{\n}]", "["],
+)
+@pytest.mark.parametrize("name", ["a.log", "-"])
+def test_a_json_list_is_not_taken_for_texts(write, monkeypatch, name, content):
+    path = name if name == "-" else write(name, content)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content.encode())))
+    with pytest.raises(InputError, match="looks like a JSON list: say --input-format json, or text where it is one"):
+        texts_of(path)
+    assert texts_of(write("b.log", content), format="text") == content.splitlines()
+
+
+@pytest.mark.parametrize("text", ["[1] Rome", "[sic]", "[]", '["Ann"]', "[{x} = {y}]", "a\n[\n"])
+def test_texts_in_brackets_are_texts(write, text):
+    assert texts_of(write("a.txt", text)) == text.splitlines()
+
+
+def test_a_column_of_text_is_refused_at_once(write):
+    path = write("folder/a.txt", "Rome")
+    table = write("a.csv", "body\nRome\n")
+    for inputs in (["-"], [table, path], [path.parent]):
+        with pytest.raises(InputError) as error:
+            read_inputs(inputs, column="body")
+        assert str(error.value) == (
+            f"{inputs[-1]}: taken for text, but --column body goes with jsonl, json, csv, tsv or parquet: say "
+            "--input-format, or leave out --column"
+        )
+    assert texts_of(write("b.log", "body\nRome\n"), column="body", format="csv") == ["Rome"]
 
 
 def test_a_single_column_of_another_name_is_said(write, caplog):
@@ -111,14 +145,16 @@ def test_json_lines(write):
         "",
         '{"tokens": ["b", "c"], "orig_id": 7}',
         '{"text": "lone \\ud83d", "id": null}',
+        '{"text": "d", "id": null, "orig_id": "y"}',
     ]
     path = write("a.jsonl", "\n".join(lines))
     assert list(read_inputs([path])) == [
         InputRecord("x", "a", None, str(path), 1),
         InputRecord(7, None, ["b", "c"], str(path), 3),
         InputRecord(2, "lone \ud83d", None, str(path), 4),
+        InputRecord("y", "d", None, str(path), 5),
     ]
-    assert texts_of(write("b.ndjson.gz", '{"body": "x", "text": "y"}'), column="body") == ["x"]
+    assert texts_of(write("b.ndjson.GZ", '{"body": "x", "text": "y"}'), column="body") == ["x"]
 
 
 def test_json_list(write, corpora):
@@ -187,6 +223,8 @@ def test_parquet(tmp_path):
         ("a.csv", "text,b\n1,2\n\n1\n", {}, "{}, line 4: 1 fields, but the header has 2"),
         ("a.csv", 'text\n"open\n\n', {}, "{}, line 2: no CSV (unexpected end of data)"),
         ("a.csv", 'text\n"a"b\n', {}, "{}, line 2: no CSV ("),
+        ("a.tsv", 'text\tn\n"Ann" sang\t1\n', {}, "{}, line 2: no CSV ('\t' expected after '\"'), put a field that begins"),
+        ("a.tsv", 'n\ttext\n1\t"open\n2\tx"\n', {}, "{}, line 2: a quoted field that goes on in the next line, put a"),
         ("a.csv", "id;text\n1;a\n", {}, "{}: the header 'id;text' is divided by ';', not by ',': save the table with commas"),
         ("a.csv", "id\ttext\n1\ta\n", {}, "{}: the header 'id\\ttext' is divided by '\\t', not by ',': say --input-format tsv"),
         ("a.tsv", "id,text\n1,a\n", {}, "{}: the header 'id,text' is divided by ',', not by '\\t': say --input-format csv"),
@@ -278,7 +316,7 @@ print(n_records, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 
 # resumable output
 
-SETTINGS = {"inputs": [{"path": "a.txt", "size": 3}], "model": "m", "options": {"threshold": 0.4}}
+SETTINGS = {"files": [{"path": "a.bin", "size": 3}], "model": "m", "options": {"threshold": 0.4}}
 RECORDS = [{"id": index, "text": "é" * (index % 50), "entities": [], "relations": []} for index in range(300)]
 
 
@@ -386,9 +424,9 @@ def test_other_settings_are_refused(tmp_path):
         ResumableJsonlWriter(path, {**SETTINGS, "model": "n"})
     with pytest.raises(ValueError, match="was begun with language null, now it is"):
         ResumableJsonlWriter(path, {**SETTINGS, "language": "de"})
-    files = [{"path": "a.txt", "size": 3}, {"path": "b.txt", "size": 4}]
-    with pytest.raises(ValueError, match=r'was begun with inputs null, now it is \{"path": "b.txt", "size": 4\}: '):
-        ResumableJsonlWriter(path, {**SETTINGS, "inputs": files})
+    files = [{"path": "a.bin", "size": 3}, {"path": "b.bin", "size": 4}]
+    with pytest.raises(ValueError, match=r'was begun with files null, now it is \{"path": "b.bin", "size": 4\}: '):
+        ResumableJsonlWriter(path, {**SETTINGS, "files": files})
     settings_file = tmp_path / "out.jsonl.partial.json"
     settings_file.rename(tmp_path / "moved")
     with pytest.raises(ValueError, match="out.jsonl.partial.json: cannot be read"):
@@ -403,6 +441,17 @@ def test_two_runs_at_once(tmp_path):
         writer.write(RECORDS[0])
         with pytest.raises(ValueError, match="another run is writing it"):
             ResumableJsonlWriter(tmp_path / "out.jsonl", SETTINGS)
+    assert lines_of(tmp_path / "out.jsonl") == RECORDS[:1]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK])
+def test_a_file_system_without_locks(tmp_path, monkeypatch, number):
+    def no_locks(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    with ResumableJsonlWriter(tmp_path / "out.jsonl", SETTINGS) as writer:
+        writer.write(RECORDS[0])
     assert lines_of(tmp_path / "out.jsonl") == RECORDS[:1]
 
 
@@ -434,27 +483,25 @@ def test_count_records(write, tmp_path):
     paths += [tmp_path / "folder", tmp_path / "d.parquet", write("empty.txt", "")]
     assert [count_records([path]) for path in paths] == [3, 1, 2, 2, 2, 0]
     assert count_records(paths) == 10 == sum(1 for _ in read_inputs(paths))
-    unknown = ["-", write("e.txt.gz", "x"), write("f.json", "[]"), write("g.parquet", "x"), tmp_path / "nothing"]
+    unknown = ["-", write("e.txt.GZ", "x"), write("f.json", "[]"), write("g.parquet", "x"), tmp_path / "nothing"]
     assert [count_records([*paths, path]) for path in unknown] == [None] * 5
 
 
-def test_describe_inputs(tmp_path):
-    (tmp_path / "a.txt").write_text("abc")
-    (tmp_path / "out.jsonl.partial").touch()  # an output in the folder is none of its texts
-    stat = (tmp_path / "a.txt").stat()
-    file = {"path": str(tmp_path / "a.txt"), "size": 3, "modified_ns": stat.st_mtime_ns}
-    assert describe_inputs([tmp_path, tmp_path / "a.txt", "-"]) == [
-        file,
-        file,
-        {"path": "-", "size": None, "modified_ns": None},
-    ]
+def test_counting_leaves_a_pipe_to_be_read():
+    reader, writer = os.pipe()
+    os.write(writer, b"Ann\nBob\n")
+    os.close(writer)
+    path = f"/dev/fd/{reader}"  # as a shell's <(...)
+    assert count_records([path]) is None
+    assert texts_of(path) == ["Ann", "Bob"]
+    os.close(reader)
 
 
 WORKER = """
 import itertools, sys, time
-from modeling_aspert.streaming import ResumableJsonlWriter, describe_inputs, read_inputs
+from modeling_aspert.streaming import ResumableJsonlWriter, read_inputs
 source, output = sys.argv[1:]
-with ResumableJsonlWriter(output, {"inputs": describe_inputs([source])}, sync_seconds=0.002) as writer:
+with ResumableJsonlWriter(output, {}, sync_seconds=0.002) as writer:
     for record in itertools.islice(read_inputs([source]), writer.completed, None):
         time.sleep(0.0002)
         writer.write({"id": record.id, "text": record.text, "entities": [], "relations": []})

@@ -60,6 +60,15 @@ def test_what_is_as_good_stays_as_it_is():
     assert learn_thresholds(NOTHING, NOTHING, model.config, "ner_micro_f1") == now
 
 
+def test_overlaps_that_are_constrained_stay_so():
+    model, processor = make_model(), make_processor()
+    gold = predicted(model, processor, {"entity_overlap": "allow", "entity_threshold": 0.0})
+    found = predicted(model, processor, loosest_fields(model.config))
+    assert learn_thresholds(found, gold, model.config, "ner_micro_f1")["entity_overlap"] == "allow"
+    model.config.entity_overlap = "flat"
+    assert learn_thresholds(found, gold, model.config, "ner_micro_f1")["entity_overlap"] == "flat"
+
+
 def test_errors():
     model = make_model()
     with pytest.raises(ValueError, match="metric = 'f1' is not valid: choose one of ner_micro_precision"):

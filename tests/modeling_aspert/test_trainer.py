@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny import FAMILIES, RECORDS, make_batch, make_model
+from tiny import FAMILIES, RECORDS, make_batch, make_model, make_processor
 from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import HubStrategy
 
@@ -19,6 +19,7 @@ import modeling_aspert.trainer as trainer_module
 from modeling_aspert import (
     AspertDataCollator,
     AspertForJointExtraction,
+    AspertProcessor,
     AspertTrainer,
     AspertTrainingArguments,
     JointExtractionDataset,
@@ -691,3 +692,33 @@ def test_results_are_saved_as_the_trainers_own(encoder: Path, tmp_path: Path) ->
         assert json.loads((tmp_path / "ours" / name).read_text()) == json.loads(
             (tmp_path / "theirs" / name).read_text()
         )
+
+
+# -- pushing --------------------------------------------------------------------------------------------------------
+
+
+class WithStart(AspertForJointExtraction):
+    """A feature of its own: where a span begins, in sub-words."""
+
+    def _span_sizes(self) -> dict[str, int]:
+        return {**super()._span_sizes(), "start": 1}
+
+    def _span_parts(self, table: Any, attentions: Any, spans: Any, *rest: Any, **options: Any) -> dict[str, Any]:
+        return {**super()._span_parts(table, attentions, spans, *rest, **options), "start": spans[..., :1].float()}
+
+
+def test_a_subclass_is_pushed_as_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = WithStart(make_model().config)
+    arguments = AspertTrainingArguments(
+        output_dir=str(tmp_path), eval_strategy="no", save_strategy="no", load_best_model_at_end=False, use_cpu=True
+    )
+    trainer = AspertTrainer(model, arguments, make_processor())
+    trainer.hub_model_id = "org/name"
+    pushed = []
+    for kind in (AspertForJointExtraction, AspertProcessor):
+        monkeypatch.setattr(kind, "push_to_hub", lambda self, repo_id, **place: pushed.append((self, repo_id)))
+    trainer.push_to_hub()
+    (_, first), (weights, second) = pushed
+    assert first == second == "org/name" and type(weights) is WithStart
+    for name, values in model.state_dict().items():
+        assert torch.equal(weights.state_dict()[name], values)
