@@ -198,6 +198,7 @@ def test_stages_add_up_and_leave_no_wrapper(setting):
 # -- commands ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_smoke_run_gives_every_ratio(tiny, tmp_path, capsys):
     output, plot = tmp_path / "speed.json", tmp_path / "speed.svg"
     sections = ["extraction", "lengths", "heads", "training", "profile", "loading"]
