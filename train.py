@@ -477,8 +477,8 @@ def _train(trainer: AspertTrainer, checkpoint: str | None) -> float | None:
         ) from error
     if result.global_step > steps_before:
         # times of the last part alone say nothing of the training
-        timed = {name for name in result.metrics if checkpoint and name.endswith(("_runtime", "_per_second"))}
-        metrics = {name: value for name, value in result.metrics.items() if name not in timed}
+        left_out = ("_runtime", "_per_second") if checkpoint else ()
+        metrics = {name: value for name, value in result.metrics.items() if not name.endswith(left_out)}
         trainer.save_metrics("train", metrics, combined=False)
     return None if checkpoint else result.metrics["train_runtime"]
 
@@ -600,12 +600,10 @@ def _check_resumed(file: Path, description: Mapping[str, Any]) -> None:
 def _commits(file: Path, commit: str | None) -> str | None:
     """The commits of a training that goes on: those in ``file``, the run.json of its beginning, and the one of now."""
     try:
-        before = json.loads(file.read_text(encoding="utf-8"))["commit"]
-    except (OSError, ValueError, KeyError, TypeError):
+        before = (json.loads(file.read_text(encoding="utf-8"))["commit"] or "").split("+")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return commit
-    if not isinstance(before, str) or commit is None or commit in before.split("+"):
-        return commit if not isinstance(before, str) else before
-    return f"{before}+{commit}"
+    return "+".join(dict.fromkeys(filter(None, [*before, commit]))) or None
 
 
 def complete_checkpoints(output_dir: Path) -> list[Path]:

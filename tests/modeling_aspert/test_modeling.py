@@ -597,22 +597,11 @@ def test_attention_dropout_reaches_the_contribution():
 # ------------------------------------------------------------------------------------------------- subclasses
 
 
-class WithStart(AspertForJointExtraction):
-    """A feature of its own: where a span begins, as a share of the sentence."""
-
-    def _span_sizes(self):
-        return {**super()._span_sizes(), "start": 1}
-
-    def _span_parts(self, table, attentions, spans, span_widths, attention_mask, *rest, **options):
-        parts = super()._span_parts(table, attentions, spans, span_widths, attention_mask, *rest, **options)
-        return {**parts, "start": spans[..., :1] / attention_mask.sum(-1).view(-1, 1, 1)}
-
-
 @pytest.mark.parametrize("fields", [{}, SWITCHES[11], SWITCHES[18]], ids=switch_name)
 def test_a_subclass_adds_a_feature_of_spans(tmp_path, fields):
     """One column in the span classifier, two in the relation classifier; the rest is as it was."""
     config = tiny.make_config(**fields)
-    plain, model = AspertForJointExtraction(config).eval(), WithStart(config).eval()
+    plain, model = AspertForJointExtraction(config).eval(), tiny.WithStart(config).eval()
     for layer, parent, columns in (
         (model.span_classifier.input, plain.span_classifier.input, 1),
         (model.relation_classifier.first, plain.relation_classifier.first, 2),
@@ -624,7 +613,7 @@ def test_a_subclass_adds_a_feature_of_spans(tmp_path, fields):
     assert model.span_classifier.input.weight.grad[:, size - 1].any()
     model.save_pretrained(tmp_path)
     with torch.no_grad():
-        assert torch.equal(WithStart.from_pretrained(tmp_path)(**batch).loss, model(**batch).loss)
+        assert torch.equal(tiny.WithStart.from_pretrained(tmp_path)(**batch).loss, model(**batch).loss)
 
 
 # ---------------------------------------------------------------------------------------- output and precision

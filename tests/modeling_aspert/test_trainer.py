@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny import FAMILIES, RECORDS, make_batch, make_model, make_processor
+from tiny import FAMILIES, RECORDS, WithStart, make_batch, make_model, make_processor
 from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import HubStrategy
 
@@ -695,16 +695,6 @@ def test_results_are_saved_as_the_trainers_own(encoder: Path, tmp_path: Path) ->
 
 
 # -- pushing --------------------------------------------------------------------------------------------------------
-
-
-class WithStart(AspertForJointExtraction):
-    """A feature of its own: where a span begins, in sub-words."""
-
-    def _span_sizes(self) -> dict[str, int]:
-        return {**super()._span_sizes(), "start": 1}
-
-    def _span_parts(self, table: Any, attentions: Any, spans: Any, *rest: Any, **options: Any) -> dict[str, Any]:
-        return {**super()._span_parts(table, attentions, spans, *rest, **options), "start": spans[..., :1].float()}
 
 
 def test_a_subclass_is_pushed_as_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

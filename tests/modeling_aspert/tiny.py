@@ -316,6 +316,17 @@ def make_batch(
     return batch
 
 
+class WithStart(AspertForJointExtraction):
+    """A feature of its own: where a span begins, as a share of the sentence."""
+
+    def _span_sizes(self):
+        return {**super()._span_sizes(), "start": 1}
+
+    def _span_parts(self, table, attentions, spans, span_widths, attention_mask, *rest, **options):
+        parts = super()._span_parts(table, attentions, spans, span_widths, attention_mask, *rest, **options)
+        return {**parts, "start": spans[..., :1] / attention_mask.sum(-1).view(-1, 1, 1)}
+
+
 class LargestTensor(TorchDispatchMode):
     """Records the largest memory that any operation allocates, forward and backward, in values of 4 bytes.
 
