@@ -23,7 +23,7 @@ if __package__ in (None, ""):
 
 from benchmarks.fast_mode import table as fast_mode_table  # noqa: E402
 from benchmarks.setting import markdown_table  # noqa: E402
-from benchmarks.speed import ratio_table  # noqa: E402
+from benchmarks.speed import ratio_table, where_computed  # noqa: E402
 from modeling_aspert.files import write_text  # noqa: E402
 
 PAGE = ROOT / "docs" / "performance.md"
@@ -67,28 +67,33 @@ def fill(page: str, results: Path) -> str:
 
 def speed_block(content: dict[str, Any]) -> str:
     """Where it was measured, the ratios, speeds by workload, and seconds by stage."""
-    parts = [_place(content["about"]), ratio_table(content)]
-    rows = []
+    parts = [
+        f"{_place(content['about'])} Ratios: median (range); bold: short of its target.",
+        ratio_table(content),
+    ]
+    sections: dict[tuple[str, str], dict[str, dict[str, float]]] = {}
     for entry in content["measurements"]:
         unit = next((name for name in entry if name.endswith(" a second")), None)
         if unit is None:
             continue
         place = [f"{key} {entry[key]}" for key in ("batch", "length") if key in entry]
-        place += [f"{entry['threads']} thread{'s' if entry['threads'] > 1 else ''}"] if entry["threads"] else []
-        rows += [
-            [entry["section"], ", ".join([*place, entry["dtype"]]), name, f"{speed:.4g} {unit}"]
-            for name, speed in entry[unit].items()
+        where = ", ".join([*place, where_computed(entry)])
+        sections.setdefault((entry["section"], unit), {})[where] = entry[unit]
+    for (section, unit), speeds in sections.items():
+        workloads = list(dict.fromkeys(name for row in speeds.values() for name in row))
+        header = [f"{section}: {unit}", *workloads]
+        rows = [
+            [where, *(f"{row[name]:.4g}" if name in row else "" for name in workloads)]
+            for where, row in speeds.items()
         ]
-    if rows:
-        parts.append(markdown_table(["section", "where", "workload", "median speed"], rows))
+        parts.append(markdown_table(header, rows))
     profiles = [entry for entry in content["measurements"] if entry["section"] == "profile"]
     if profiles:
         stages = list(dict.fromkeys(stage for entry in profiles for stage in entry["stages"]))
         header = ["ms for all sentences", *stages]
         rows = [
             [
-                f"contribution {'on' if entry['contribution'] else 'off'}, batch {entry['batch']}, "
-                f"{entry['threads']} thread{'s' if entry['threads'] > 1 else ''}, {entry['dtype']}",
+                f"contribution {'on' if entry['contribution'] else 'off'}, batch {entry['batch']}, {where_computed(entry)}",
                 *(f"{1000 * entry['stages'].get(stage, {'median': 0.0})['median']:.0f}" for stage in stages),
             ]
             for entry in profiles

@@ -424,19 +424,25 @@ class Bench:
 
 
 def ratio_table(content: dict[str, Any]) -> str:
-    """The ratios as a Markdown table."""
+    """The ratios as a Markdown table, a column for each number of threads; in bold those short of their target."""
     from benchmarks.setting import markdown_table
 
-    rows = []
+    columns = list(dict.fromkeys(where_computed(entry) for entry in content["ratios"]))
+    rows: dict[tuple[str, str], list[str]] = {}
     for entry in content["ratios"]:
-        place = [f"batch {entry['batch']}"] if "batch" in entry and "batch" not in entry["name"] else []
-        place += [f"{entry['threads']} thread{'s' if entry['threads'] > 1 else ''}"] if entry["threads"] else []
-        place += [entry["dtype"]] if entry["dtype"] != "fp32" else []
+        place = f", batch {entry['batch']}" if "batch" in entry and "batch" not in entry["name"] else ""
         target = f"{'≤' if entry['at_most'] else '≥'} {entry['target']:g}" if "target" in entry else ""
-        verdict = {True: "yes", False: "no"}.get(entry.get("met"), "")
-        spread = f"{entry['low']:.3g} … {entry['high']:.3g}"
-        rows.append([entry["name"], ", ".join(place), f"{entry['median']:.3g}", spread, target, verdict])
-    return markdown_table(["what", "where", "median", "range", "target", "met"], rows)
+        row = rows.setdefault((entry["name"] + place, target), [""] * len(columns))
+        median = f"{entry['median']:.3g}" if entry.get("met", True) else f"**{entry['median']:.3g}**"
+        row[columns.index(where_computed(entry))] = f"{median} ({entry['low']:.3g} … {entry['high']:.3g})"
+    return markdown_table(["what", *columns, "target"], [[name, *row, target] for (name, target), row in rows.items()])
+
+
+def where_computed(entry: dict[str, Any]) -> str:
+    """The threads of a measurement, or that a GPU made it, and its dtype where it is not fp32."""
+    threads = entry["threads"]
+    place = f"{threads} thread{'s' if threads > 1 else ''}" if threads else "GPU"
+    return place if entry["dtype"] == "fp32" else f"{place}, {entry['dtype']}"
 
 
 def draw(content: dict[str, Any], path: Path) -> None:
