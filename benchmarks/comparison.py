@@ -28,6 +28,7 @@ class Row:
         dev: mean on dev, or None.
         pairs: units that the baseline has too.
         difference, dev_difference: to the baseline, over these; None for the baseline itself.
+        difference_std: spread of the differences over the pairs; None for a single one.
         p: two-sided, paired t-test over the units, from MIN_PAIRS on; corrected where they are folds, whose training data
             overlap.
         interval: 95% of the difference, bootstrap over test sentences.
@@ -43,6 +44,7 @@ class Row:
     pairs: int = 0
     difference: float | None = None
     dev_difference: float | None = None
+    difference_std: float | None = None
     p: float | None = None
     interval: tuple[float, float] | None = None
     paper: float | None = None
@@ -90,7 +92,8 @@ def tables_of(
     paper: Mapping[str, Any],
     samples: int = 2000,
 ) -> list[Table]:
-    """The tables of an experiment that can be made: a table needs results of two variants with equal training settings."""
+    """The tables of an experiment that can be made: a table needs results of two variants with equal training settings, one
+    of them its subject, if it has one."""
     tables = []
     for name in dict.fromkeys((*experiment.corpora, *corpora)):
         corpus = corpora[name]
@@ -108,7 +111,7 @@ def tables_of(
                     regime = {key: value for key, value in result.training().items() if key not in varied}
                     groups.setdefault(json.dumps(regime, sort_keys=True), {}).setdefault(label, []).append(result)
         for key, by_label in sorted(groups.items()):
-            if len(by_label) > 1:
+            if len(by_label) > 1 and (experiment.subject is None or experiment.subject in by_label):
                 tables.append(_table(experiment, corpus, json.loads(key), by_label, paper, samples))
     return [table for table in tables if table is not None]
 
@@ -183,7 +186,7 @@ def _compare(
     if not first:
         return
     row.pairs = len(first)
-    row.difference = mean_and_std(first)[0] - mean_and_std(second)[0]
+    row.difference, row.difference_std = mean_and_std([ours - theirs for ours, theirs in zip(first, second)])
     on_dev = [[result.score(row.score, "dev") for result in side.values()] for side in sides]
     if None not in (*on_dev[0], *on_dev[1]):
         row.dev_difference = mean_and_std(on_dev[0])[0] - mean_and_std(on_dev[1])[0]

@@ -42,7 +42,8 @@ _PLACE_FIELDS = {
     "use_cpu",
 }
 _EXPERIMENT_KEYS = {
-    "title", "question", "paper", "corpora", "seeds", "scores", "baseline", "variants", "sweep", "fields", "note",
+    "title", "question", "paper", "corpora", "seeds", "scores", "baseline", "subject", "variants", "sweep", "fields",
+    "note",
 }  # fmt: skip
 _CORPUS_KEYS = {"title", "base", "fields", "headline", "folds", "paper"}
 
@@ -81,6 +82,7 @@ class Experiment:
         seeds: the runs of one variant.
         variants: fields of train.py by the variant's label.
         baseline: the label that the others are compared with.
+        subject: the label without whose runs there is no table, or None.
         scores: what its tables show besides the corpus's headline; empty for the headline alone.
         swept: the field of a sweep, else None.
         paper: its key in paper_figures.yaml, else None.
@@ -98,6 +100,7 @@ class Experiment:
     swept: str | None = None
     paper: str | None = None
     note: str = ""
+    subject: str | None = None
 
 
 @dataclass(frozen=True)
@@ -187,9 +190,10 @@ def _experiment(path: Path) -> Experiment:
             raise ValueError(f"{path}: sweep must hold one field and its values, not {len(entry['sweep'])}")
         ((swept, values),) = entry["sweep"].items()
         variants |= {f"{value:g}" if _is_number(value) else str(value): {**fields, swept: value} for value in values}
-    baseline = str(entry["baseline"])
-    if baseline not in variants:
-        raise ValueError(f"{path}: baseline {baseline!r} is no variant: use one of {', '.join(variants)}")
+    baseline, subject = str(entry["baseline"]), entry.get("subject")
+    for key, label in (("baseline", baseline), ("subject", subject)):
+        if label is not None and label not in variants:
+            raise ValueError(f"{path}: {key} {label!r} is no variant: use one of {', '.join(variants)}")
     return Experiment(
         name=path.stem,
         title=entry["title"],
@@ -202,6 +206,7 @@ def _experiment(path: Path) -> Experiment:
         swept=swept,
         paper=entry.get("paper"),
         note=entry.get("note", ""),
+        subject=subject,
     )
 
 
@@ -297,10 +302,9 @@ def settings_of(fields: Mapping[str, Any]) -> dict[str, Any]:
     Presets are dissolved: architecture switches are those that differ from the paper's model, and switches of the
     contribution are left out where it is off. So one model has one description, however it was written.
     """
-    from modeling_aspert.configuration_aspert import PRESET_TRAINING, AspertConfig, preset_fields
+    from modeling_aspert.configuration_aspert import PRESET_TRAINING, preset_fields
 
-    parameters = inspect.signature(AspertConfig.__init__).parameters
-    defaults = {name: parameter.default for name, parameter in parameters.items()}
+    defaults = _paper_switches()
     preset = fields.get("preset", "paper")
     rest = {name: value for name, value in fields.items() if value is not None}
     # as train.py does where it is not said
@@ -326,6 +330,14 @@ def switches_of(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in settings.items() if name in _switches()}
 
 
+def _paper_switches() -> dict[str, Any]:
+    """The paper's model: what AspertConfig takes where nothing is said."""
+    from modeling_aspert.configuration_aspert import AspertConfig
+
+    parameters = inspect.signature(AspertConfig.__init__).parameters
+    return {name: parameter.default for name, parameter in parameters.items()}
+
+
 @functools.cache
 def _switches() -> frozenset[str]:
     from modeling_aspert.configuration_aspert import AspertConfig
@@ -334,14 +346,16 @@ def _switches() -> frozenset[str]:
 
 
 def architecture_name(settings: Mapping[str, Any]) -> str:
-    """The preset whose switches these are, else "paper" and what differs from it."""
+    """The preset that is nearest, the first of several, and the switches in which it differs."""
     from modeling_aspert.configuration_aspert import PRESETS
 
-    switches = switches_of(settings)
+    switches, of_paper = switches_of(settings), _paper_switches()
+    names = []
     for preset in PRESETS:
-        if switches == switches_of(settings_of({"preset": preset})):
-            return preset
-    return ",".join(["paper", *(f"{name}={slug(str(value))}" for name, value in switches.items())])
+        others = switches_of(settings_of({"preset": preset}))
+        differing = sorted(name for name in switches.keys() | others.keys() if switches.get(name) != others.get(name))
+        names.append([preset, *(f"{name}={slug(str(switches.get(name, of_paper[name])))}" for name in differing)])
+    return ",".join(min(names, key=len))
 
 
 def slug(name: str) -> str:

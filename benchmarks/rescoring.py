@@ -4,8 +4,9 @@
     python benchmarks/tables.py report          and its tables in docs/results.md
 
 The predictions that were kept of a run (test split) are scored again: between the spans alone that are right, which tells
-relations that were missed from spans that were; and, where the run had no constraints, with relations only between the types
-of head and tail that the training data show, without overlapping entities where the training data have none, and with both.
+relations that were missed from spans that were; without the sentences that stand in the training data too; and, where the
+run had no constraints, with relations only between the types of head and tail that the training data show, without
+overlapping entities where the training data have none, and with both.
 """
 
 from __future__ import annotations
@@ -74,8 +75,8 @@ def is_free(result: Result) -> bool:
 def rescored(
     results: Sequence[Result], data_dir: Path | None = None
 ) -> Iterator[tuple[Result, dict[str, dict[str, Any]]]]:
-    """Of each run, all in percent: `between_right_spans` ("spans") and, of a run without constraints, its test scores with
-    each of ``CONSTRAINTS`` ("constraints").
+    """Of each run, in percent: `between_right_spans` ("spans"); where test sentences stand in the training data,
+    `without_shared` ("unseen"); and of a run without constraints, its scores with each of ``CONSTRAINTS`` ("constraints").
 
     Raises:
         ValueError: predictions that do not fit the test data.
@@ -84,7 +85,7 @@ def rescored(
     import data_scripts
     from modeling_aspert.configuration_aspert import AspertConfig
     from modeling_aspert.decoding import Predictions, join_records, learn_constraints
-    from modeling_aspert.scoring import SCORE_NAMES, compute_scores
+    from modeling_aspert.scoring import compute_scores
 
     corpora: dict[tuple[str, str | None], tuple[Any, ...]] = {}
     for result in results:
@@ -94,8 +95,9 @@ def rescored(
             where = {"config_name": place[1], "data_dir": with_data_dir(fields, data_dir).get("data_dir")}
             data = data_scripts.load(place[0], **where)
             schema = data_scripts.load_schema(place[0], **where)
-            corpora[place] = (schema, learn_constraints(data["train"]), list(data["test"]))
-        schema, learnt, gold = corpora[place]
+            learnt, train_words = learn_constraints(data["train"]), {tuple(words) for words in data["train"]["tokens"]}
+            corpora[place] = (schema, learnt, list(data["test"]), train_words)
+        schema, learnt, gold, train_words = corpora[place]
         types = {
             "entity_types": list(schema.entity_types),
             "relation_types": list(schema.relation_types),
@@ -104,6 +106,8 @@ def rescored(
         with gzip.open(result.path.with_name(result.content["predictions"]), "rt", encoding="utf-8") as file:
             records = [json.loads(line) for line in file]
         scores: dict[str, dict[str, Any]] = {"spans": between_right_spans(records, gold, schema.symmetric_relations)}
+        if unseen := without_shared(records, gold, train_words, schema.symmetric_relations):
+            scores["unseen"] = unseen
         if is_free(result):
             predicted = Predictions.from_records(records, AspertConfig(**types))
             scores["constraints"] = {}
@@ -113,7 +117,7 @@ def rescored(
                 found = compute_scores(
                     join_records(gold, kept, config), gold, symmetric_relations=schema.symmetric_relations
                 )
-                scores["constraints"][name] = {score: found[score] for score in SCORE_NAMES if score.endswith("_f1")}
+                scores["constraints"][name] = _f1(found)
         yield result, scores
 
 
@@ -143,6 +147,29 @@ def between_right_spans(
         part, total = (sum(row[column] for row in group) for group in (rows, all_rows))
         shares[name] = 100.0 * part / total if total else 0.0
     return {**shares, **{name: scores[f"re_boundaries_micro_{name}"] for name in ("precision", "recall", "f1")}}
+
+
+def without_shared(
+    predictions: Sequence[Mapping[str, Any]],
+    references: Sequence[Mapping[str, Any]],
+    train_words: Collection[tuple[str, ...]],
+    symmetric: Collection[str] = (),
+) -> dict[str, float] | None:
+    """The F1 scores without the sentences whose words stand in train, and how many ``sentences`` these are; None for none."""
+    from modeling_aspert.scoring import compute_scores
+
+    pairs = list(zip(predictions, references, strict=True))
+    kept = [pair for pair in pairs if tuple(pair[1]["tokens"]) not in train_words]
+    if len(kept) == len(pairs):
+        return None
+    scores = compute_scores(*([pair[side] for pair in kept] for side in (0, 1)), symmetric_relations=symmetric)
+    return {"sentences": len(pairs) - len(kept), **_f1(scores)}
+
+
+def _f1(scores: Mapping[str, Any]) -> dict[str, float]:
+    from modeling_aspert.scoring import SCORE_NAMES
+
+    return {name: scores[name] for name in SCORE_NAMES if name.endswith("_f1")}
 
 
 def _within(record: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -23,7 +24,7 @@ def mean_and_std(values: Sequence[float]) -> tuple[float, float | None]:
 def paired_t_test(ours: Sequence[float], baseline: Sequence[float], test_share: float = 0.0) -> float | None:
     """Two-sided p of Student's paired t-test; None for fewer than two pairs.
 
-    Equal differences have no spread: p is 1 where all are 0, else 0.
+    Equal differences have no spread: p is 1 where all are 0, else 0. This and `pairs_needed` need scipy.
 
     Args:
         test_share: test sentences by training sentences where the pairs are the folds of a cross-validation. Their
@@ -37,10 +38,39 @@ def paired_t_test(ours: Sequence[float], baseline: Sequence[float], test_share: 
         return None
     if np.ptp(differences) < 1e-12:
         return float(abs(differences[0]) < 1e-12)
-    from scipy.stats import t
-
+    t = _scipy_stats().t
     error = differences.std(ddof=1) * math.sqrt(1 / len(differences) + test_share)
     return float(2 * t.sf(abs(differences.mean()) / error, len(differences) - 1))
+
+
+def pairs_needed(difference: float, std: float, power: float = 0.8, level: float = 0.05) -> int:
+    """The fewest pairs with which a two-sided paired t-test finds a mean difference with this probability.
+
+    Args:
+        difference: the mean difference that is there.
+        std: standard deviation of the differences.
+
+    Raises:
+        ValueError: a difference of 0, which no test finds.
+    """
+    if difference == 0:
+        raise ValueError("a difference of 0 is found by no number of pairs")
+    nct, t = _scipy_stats().nct, _scipy_stats().t
+    pairs = 2
+    while std > 0:
+        limit, shift = t.ppf(1 - level / 2, pairs - 1), abs(difference) / std * math.sqrt(pairs)
+        if nct.sf(limit, pairs - 1, shift) + nct.cdf(-limit, pairs - 1, shift) >= power:
+            break
+        pairs += 1
+    return pairs
+
+
+def _scipy_stats() -> Any:
+    try:
+        import scipy.stats
+    except ImportError:
+        raise ImportError("tests of significance need scipy: run `pip install scipy`") from None
+    return scipy.stats
 
 
 class SentenceCounts:

@@ -79,8 +79,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     if output is not None:
         write_result(output, KIND, content)
         print(f"written to {output}")
-    if arguments.plot is not None:
-        draw(content, arguments.plot)
     return 0
 
 
@@ -99,7 +97,6 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--repeats", type=int, default=5, help="timed rounds")
     parser.add_argument("--sentences", type=int, help="the first so many test sentences; default: all")
     parser.add_argument("--spert-workers", type=int, default=0, help="SpERT's sampling processes (its default is 4)")
-    parser.add_argument("--plot", type=Path, help="also draw the ratios here (SVG or PNG)")
     return parser
 
 
@@ -443,44 +440,6 @@ def where_computed(entry: dict[str, Any]) -> str:
     threads = entry["threads"]
     place = f"{threads} thread{'s' if threads > 1 else ''}" if threads else "GPU"
     return place if entry["dtype"] == "fp32" else f"{place}, {entry['dtype']}"
-
-
-def draw(content: dict[str, Any], path: Path) -> None:
-    """Ratios with a target against it, and milliseconds by sentence length."""
-    from benchmarks.plots import COLOURS, figure, save
-
-    entries = [entry for entry in content["ratios"] if "target" in entry and entry["low"] > 0]
-    lengths = [entry for entry in content["measurements"] if entry["section"] == "lengths"]
-    drawn, axes = figure(11, max(2.5, 0.28 * len(entries) + 1), 2 if lengths else 1)
-    names = [f"{entry['name']} ({entry.get('batch', '')}/{entry['threads']})" for entry in entries]
-    for row, entry in enumerate(entries):
-        share = [
-            entry["target"] / entry[key] if entry["at_most"] else entry[key] / entry["target"]
-            for key in ("low", "median", "high")
-        ]
-        colour = COLOURS[0] if entry["met"] else COLOURS[1]
-        axes[0].plot([min(share), max(share)], [row, row], "-", color=colour)
-        axes[0].plot(share[1], row, "o", color=colour)
-    axes[0].axvline(1.0, color="#555555", linewidth=0.8)
-    axes[0].set_xscale("log")
-    axes[0].set_yticks(range(len(names)), names)
-    axes[0].invert_yaxis()
-    axes[0].set_title("share of the target (right of the line: met)")
-    if lengths:
-        threads = lengths[0]["threads"]
-        series: dict[str, list[tuple[int, float]]] = {}
-        for entry in lengths:
-            if entry["threads"] == threads and entry["dtype"] == lengths[0]["dtype"]:
-                for name, speed in entry["sentences a second"].items():
-                    series.setdefault(name, []).append((entry["length"], 1000 / speed))
-        for (name, points), colour, marker in zip(series.items(), COLOURS, "os^D"):
-            axes[1].plot(*zip(*points), f"-{marker}", color=colour, label=name, markersize=4)
-        axes[1].set_xscale("log", base=2)
-        axes[1].set_yscale("log")
-        axes[1].set_xlabel("sub-words")
-        axes[1].set_title(f"one sentence, ms ({threads} thread{'s' if threads > 1 else ''})")
-        axes[1].legend(frameon=False)
-    save(drawn, path)
 
 
 def _exact(value: float) -> dict[str, float]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.rescoring import between_right_spans
+from benchmarks.rescoring import between_right_spans, without_shared
+from modeling_aspert.scoring import SCORE_NAMES
 
 
 def record(spans: list[tuple[int, int]], *relations: tuple[str, int, int], kind: str = "Peop") -> dict:
@@ -42,3 +43,14 @@ def test_nothing_found_and_nothing_to_find():
     assert between_right_spans([record([])], [record([])]) == nothing
     with pytest.raises(ValueError):
         between_right_spans([record([])], [])
+
+
+def test_sentences_that_stand_in_train_are_left_out():
+    gold = [record([(0, 1)]), record([(0, 1), (2, 3)])]
+    gold[1]["tokens"] = ["v"] * 20
+    found = [record([(0, 1)]), record([(0, 1)])]
+    assert without_shared(found, gold, {("x",) * 20}) is None
+    scores = without_shared(found, gold, {("w",) * 20})
+    # of two entities one is found, where with the first sentence it would be two of three
+    assert scores["sentences"] == 1 and scores["ner_micro_f1"] == pytest.approx(200 / 3)
+    assert set(scores) == {"sentences", *(name for name in SCORE_NAMES if name.endswith("_f1"))}

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from benchmarks.significance import SentenceCounts, bootstrap_difference, mean_and_std, paired_t_test
+from benchmarks.significance import SentenceCounts, bootstrap_difference, mean_and_std, paired_t_test, pairs_needed
 
 
 def test_mean_and_std_by_hand():
@@ -40,6 +40,21 @@ def test_paired_t_without_spread():
     assert paired_t_test([2.0], [1.0]) is None
     with pytest.raises(ValueError, match="cannot be paired"):
         paired_t_test([1.0, 2.0], [1.0])
+
+
+def test_pairs_needed_are_those_of_the_tables():
+    # Cohen (1988), Table 2.3.1 and its kin: an effect of half a standard deviation takes 34 pairs at a power of 0.8
+    assert pairs_needed(0.5, 1.0) == 34 == pairs_needed(-1.0, 2.0)
+    assert pairs_needed(1.0, 0.0) == 2
+    with pytest.raises(ValueError, match="a difference of 0"):
+        pairs_needed(0.0, 1.0)
+
+
+def test_the_test_finds_a_difference_as_often_as_the_needed_pairs_promise():
+    rng, pairs = np.random.default_rng(0), pairs_needed(1.3, 1.5)
+    found = [paired_t_test(rng.normal(1.3, 1.5, pairs), np.zeros(pairs)) < 0.05 for _ in range(2000)]
+    fewer = [paired_t_test(rng.normal(1.3, 1.5, 5), np.zeros(5)) < 0.05 for _ in range(2000)]
+    assert 0.78 < np.mean(found) < 0.86 and np.mean(fewer) < 0.4
 
 
 ROWS = [

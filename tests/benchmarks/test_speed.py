@@ -200,10 +200,10 @@ def test_stages_add_up_and_leave_no_wrapper(setting):
 
 @pytest.mark.slow
 def test_the_smoke_run_gives_every_ratio(tiny, tmp_path, capsys):
-    output, plot = tmp_path / "speed.json", tmp_path / "speed.svg"
+    output = tmp_path / "speed.json"
     sections = ["extraction", "lengths", "heads", "training", "profile", "loading"]
     call = ["--smoke", "--encoder", tiny, "--dataset", "quickstart", "--sections", *sections]
-    assert speed.main([*call, "--output", str(output), "--plot", str(plot)]) == 0
+    assert speed.main([*call, "--output", str(output)]) == 0
     content = json.loads(output.read_text(encoding="utf-8"))
     names = {entry["name"] for entry in content["ratios"]}
     assert names >= {
@@ -216,8 +216,7 @@ def test_the_smoke_run_gives_every_ratio(tiny, tmp_path, capsys):
         assert ("met" in entry) == ("target" in entry)
     assert content["skipped"] == [{"what": "all ratios to SpERT", "why": "no --spert"}]
     assert content["attention"]["bare encoder"] == "sdpa" == content["attention"]["ours, contribution off"]
-    assert plot.stat().st_size > 1000
-    assert "| extraction ÷ bare encoder | batch 16, 1 thread |" in capsys.readouterr().out
+    assert "| extraction ÷ bare encoder, batch 16 |" in capsys.readouterr().out
 
     (tmp_path / "page.md").write_text(
         "By hand.\n<!-- begin speed.json -->\n<!-- end speed.json -->\n<!-- begin x.json -->\n<!-- end x.json -->\n",
@@ -228,7 +227,11 @@ def test_the_smoke_run_gives_every_ratio(tiny, tmp_path, capsys):
     assert page.main(place) == 0
     assert page.main([*place, "--check"]) == 0
     text = (tmp_path / "page.md").read_text(encoding="utf-8")
-    assert "| extraction ÷ bare encoder |" in text and "Not measured yet" in text and text.startswith("By hand.")
+    assert (
+        "| extraction ÷ bare encoder, batch 16 |" in text
+        and "Not measured yet" in text
+        and text.startswith("By hand.")
+    )
 
 
 def test_without_the_extra_the_rest_is_measured(tiny, monkeypatch):

@@ -19,6 +19,7 @@ import pytest
 import yaml
 
 from benchmarks import tables
+from benchmarks.comparison import tables_of
 from benchmarks.experiments import (
     ROOT,
     Run,
@@ -35,7 +36,7 @@ from benchmarks.report import NOTES_FILE, build_report
 from benchmarks.rescoring import RESCORED_FILE, has_predictions, is_free, read_rescored
 from benchmarks.results import load_results
 from benchmarks.runner import RunOptions, launched_by, run_all
-from benchmarks.significance import mean_and_std, paired_t_test
+from benchmarks.significance import mean_and_std, paired_t_test, pairs_needed
 from benchmarks.spert_training import SPERT_FILE, read_runs
 
 FAKE = Path(__file__).with_name("fake_train.py")
@@ -88,6 +89,12 @@ def written(folder, run, value, **more):
         "seed": run.seed, "settings": run.settings, "scores": scores, **more,
     }  # fmt: skip
     (folder / run.path.name).write_text(json.dumps(content), encoding="utf-8")
+
+
+def sorted_scores(finished, span_classifier):
+    """RE strict macro F1 by seed, of SpERT ("linear") or ASpERT (None)."""
+    runs = [run for run in load_results(finished) if run.content["settings"].get("span_classifier") == span_classifier]
+    return [run.score("re_strict_macro_f1") for run in sorted(runs, key=lambda run: run.content["seed"])]
 
 
 def page_of(results, output):
@@ -180,6 +187,10 @@ def test_overrides_are_typed_and_checked():
     [
         ({"titel": "x"}, "did you mean 'title'"),
         ({"title": "x", "corpora": ["a"], "seeds": [1], "baseline": "b", "variants": {"a": {}}}, "baseline 'b'"),
+        (
+            {"title": "x", "corpora": ["a"], "seeds": [1], "baseline": "a", "subject": "b", "variants": {"a": {}}},
+            "subject 'b'",
+        ),
         ([1], "must hold"),
     ],
 )
@@ -187,6 +198,19 @@ def test_bad_experiment_files_are_refused(tmp_path, entry, message):
     (tmp_path / "x.yaml").write_text(yaml.safe_dump(entry), encoding="utf-8")
     with pytest.raises(ValueError, match=message):
         load_experiments(tmp_path)
+
+
+def test_an_architecture_is_called_by_its_nearest_preset():
+    def name(**fields):
+        return architecture_name(settings_of({"encoder": "tiny", **fields}))
+
+    assert name(preset="spert", word_shapes=True) == "spert,word_shapes=True"
+    assert name(preset="paper", attentional_contribution=False) == "paper,attentional_contribution=False"
+    assert name(preset="paper", attentional_contribution=False, span_classifier="linear") == "spert"
+    assert name(preset="best", span_boundaries=False) == "best,span_boundaries=False"
+    # written as the difference from the paper's model
+    assert name(word_shapes=True, span_boundaries=True, relation_classifier="mlp", relation_entity_types=True,
+                entity_threshold=0.5) == "best,relation_threshold=0.4"  # fmt: skip
 
 
 def test_settings_refuse_an_unknown_preset():
@@ -459,14 +483,25 @@ def test_the_headline_scores_stand_at_the_top(finished, tmp_path):
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in overview.splitlines() if line.startswith("|")]
     header, _, spert, ours = rows
     assert header[4:7] == ["entities", "relations", "relations − SpERT"]
-    assert [spert[0], *spert[2:4]] == ["CoNLL04 (train)", "SpERT", "5"] and spert[6:] == [""] * 4
+    assert [spert[0], *spert[2:4]] == ["CoNLL04 (train)", "SpERT", "5"] and spert[6:] == [""] * 5
     # the settings that are not the corpus's, so that two blocks of a corpus can be told apart
     assert spert[1].startswith("tiny, ") and spert[1].endswith(", num_train_epochs 15")
     assert ours[:4] == ["", "", "ASpERT", "5"] and float(ours[7]) < 0.01 and ours[9] == "+1.25"
+    # the fake trainings differ by more than the paper's, and spread little
+    gains = [ours - spert for spert, ours in zip(*(sorted_scores(finished, kind) for kind in ("linear", None)))]
+    assert ours[10] == str(pairs_needed(1.25, mean_and_std(gains)[1]))
     # the figures are those of the table below
     for position, title in ((4, "NER macro F1"), (5, "RE strict macro F1")):
         assert f"| {title} | SpERT | 5 | {spert[position]} |" in page
     assert f"|  | ASpERT | 5 | {ours[5]} | 5 | {ours[6]} | {ours[7]} | {ours[8]} |" in page
+
+
+def test_there_is_no_table_without_its_subject(finished, tmp_path):
+    experiments, corpora, results = load_experiments(), load_corpora(), load_results(finished)
+    [table] = tables_of(experiments["table4"], corpora, results, {})
+    assert {row.label for row in table.rows} == {"SpERT", "ASpERT"}
+    assert not tables_of(dataclasses.replace(experiments["table4"], subject="best"), corpora, results, {})
+    assert tables_of(dataclasses.replace(experiments["table4"], subject="ASpERT"), corpora, results, {})
 
 
 def test_a_table_without_all_runs_says_so(finished, tmp_path):
