@@ -67,8 +67,13 @@ from modeling_aspert.thresholds import check_learnable
 logger = logging.getLogger("aspert.train")
 
 _PACKAGES = ("torch", "transformers", "datasets", "evaluate", "accelerate", "huggingface-hub", "tokenizers", "numpy")
-# what a checkpoint has, on one device or DDP, with FSDP or with DeepSpeed: weights, optimizer, random states
-_PARTS = (("*.safetensors", "pytorch_model_fsdp*", "global_step*"), ("optimizer*", "global_step*"), ("rng_state*",))
+# what a checkpoint has, on one device or DDP, with FSDP or with DeepSpeed: weights, optimizer, rate, random states
+_PARTS = (
+    ("*.safetensors", "pytorch_model_fsdp*", "global_step*"),
+    ("optimizer*", "global_step*"),
+    ("scheduler.pt", "global_step*"),
+    ("rng_state*",),
+)
 # fields that choose among scores, and are no matter of the weights
 _DECISIONS = {"relation_threshold", "entity_threshold", "entity_overlap"}
 # fields that come from the encoder or the data
@@ -325,7 +330,8 @@ def _check_arguments(data_args: DataArguments, args: AspertTrainingArguments) ->
         # a norm without a limit is one that is not clipped
         if isinstance(value, float) and not math.isfinite(value) and (name, value) != ("max_grad_norm", math.inf):
             raise ValueError(f"{name} = {value} is not valid: it must be a number")
-    if os.path.realpath(args.output_dir) == os.path.realpath(data_args.dataset):
+    names = (*data_scripts.CORPORA, "quickstart")
+    if data_args.dataset not in names and os.path.realpath(args.output_dir) == os.path.realpath(data_args.dataset):
         raise ValueError(f"output_dir = {args.output_dir} is the folder of the data: give another one")
     if data_args.word_splitter is not None:
         split_words("", data_args.word_splitter)

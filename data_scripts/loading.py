@@ -46,7 +46,8 @@ def load(
         builder = CORPORA[name_or_dir](config_name, data_dir, cache_dir, download)
     else:
         folder = _folder(name_or_dir, config_name, data_dir)
-        builder = Quickstart(cache_dir) if folder == QUICKSTART else Folder(folder, data_files, cache_dir)
+        embedded = folder == QUICKSTART and data_files is None
+        builder = Quickstart(cache_dir) if embedded else Folder(folder, data_files, cache_dir)
     builder.download_and_prepare()
     return builder.as_dataset()
 
@@ -70,7 +71,7 @@ def load_schema(
 def _folder(name_or_dir: str | PathLike[str], config_name: str | None, data_dir: str | PathLike[str] | None) -> Path:
     """Return the folder of a data set that is not a public corpus; raise `DataError` where there is none."""
     name = str(name_or_dir)
-    folder = QUICKSTART if name == "quickstart" else Path(name_or_dir)
+    folder = QUICKSTART if name == "quickstart" else Path(name_or_dir).expanduser()
     problem = None
     if not name or not folder.is_dir():
         problem, mend = "neither a data set nor a folder", f"use {', '.join(CORPORA)}, quickstart or a folder's path"

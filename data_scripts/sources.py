@@ -46,7 +46,8 @@ def find_corpus_file(
     """
     origin, folder = ("data_dir", data_dir) if data_dir else ("ASPERT_DATA", os.environ.get("ASPERT_DATA"))
     if folder:
-        for path in (Path(folder) / corpus / file_name, Path(folder) / file_name):
+        place = Path(folder).expanduser()
+        for path in (place / corpus / file_name, place / file_name):
             if path.is_file():
                 return path
         problem = f"holds neither {corpus}/{file_name} nor {file_name}"

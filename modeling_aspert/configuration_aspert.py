@@ -76,8 +76,8 @@ class AspertConfig(PretrainedConfig):
         width_embedding_size: its size n.
         relation_classifier: "linear" (Eq. 5) or "mlp" with one hidden layer (not in the paper).
         relation_classifier_size: hidden units of that MLP.
-        relation_entity_types: join the span classifier's probabilities of the entity types to both entities of a pair
-            (not in the paper).
+        relation_entity_types: join the span classifier's T_e + 1 probabilities, of none and the entity types, to both
+            entities of a pair, without a gradient (not in the paper).
         classifier_dropout: dropout on the input of both classifiers.
         mlp_dropout: dropout on the hidden layer of the MLP.
         relation_none_class: add a none output, the last one, that vetoes a pair (Section 3.4's text).

@@ -91,6 +91,15 @@ class AspertDataCollator:
     seed: int = 0
 
     def __call__(self, items: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
+        """A batch of B items, padded to n sub-words, S spans and P pairs.
+
+        Returns:
+            What :class:`AspertForJointExtraction` takes: ``input_ids``, ``attention_mask`` int64 [B, n]; ``spans`` int64
+            [B, S, 2], sub-words, ``span_widths`` int64 [B, S], words, ``span_mask`` bool [B, S]; where the configuration
+            needs them ``word_shapes`` and ``special_tokens_mask`` int64 [B, n]. In training ``span_labels`` int64 [B, S],
+            ``pairs`` int64 [B, P, 2], ``pair_mask`` bool [B, P], ``pair_labels`` float32 [B, P, T_r]; else ``word_spans``
+            int64 [B, S, 2], words. And ``index`` int64 [B], the records' positions.
+        """
         examples: list[EncodedExample] = [item["example"] for item in items]
         sentences = [example.sentence for example in examples]
         index = torch.tensor([item["index"] for item in items])

@@ -19,6 +19,8 @@ from .processing_aspert import AspertProcessor, EncodedSentence
 logger = logging.getLogger(__name__)
 
 _ENCODE_BATCH = 1000
+# the lists of a record, and what their rows need
+_FIELDS = {"entities": ("type", "start", "end"), "relations": ("type", "head", "tail")}
 
 
 @dataclass(slots=True)
@@ -53,14 +55,12 @@ class JointExtractionDataset(Dataset):
         config: the model's configuration: labels, symmetric relations, span limit.
 
     Raises:
-        ValueError: a type that the configuration does not have, a span or an entity that its record does not have, or a
-            sentence longer than the encoder's limit.
+        ValueError: a record of another form, a type that the configuration does not have, a span or an entity that its
+            record does not have, a relation of an entity with itself, or a sentence longer than the encoder's limit.
     """
 
     def __init__(self, records: Iterable[Mapping[str, Any]], processor: AspertProcessor, config: AspertConfig) -> None:
-        self.records = [
-            {**record, **{name: record.get(name) or [] for name in ("entities", "relations")}} for record in records
-        ]
+        self.records = [_checked(position, record) for position, record in enumerate(records)]
         self.config = config
         sentences: list[EncodedSentence] = []
         for start in range(0, len(self.records), _ENCODE_BATCH):
@@ -72,6 +72,7 @@ class JointExtractionDataset(Dataset):
             for position, (record, sentence) in enumerate(zip(self.records, sentences))
         ]
         self._report_wide_entities()
+        self._report_relations_of_one_span()
         self._report_forbidden_relations()
 
     @property
@@ -123,6 +124,17 @@ class JointExtractionDataset(Dataset):
                 max(widths),
             )
 
+    def _report_relations_of_one_span(self) -> None:
+        count = 0
+        for record in self.records:
+            spans = [(entity["start"], entity["end"]) for entity in record["entities"]]
+            count += sum(spans[relation["head"]] == spans[relation["tail"]] for relation in record["relations"])
+        if count:
+            logger.warning(
+                "%d relations join two entities on one span: they are left out of training, and cannot be predicted",
+                count,
+            )
+
     def _report_forbidden_relations(self) -> None:
         if not self.config.relation_type_constraints:
             return
@@ -162,7 +174,11 @@ def _encode_annotation(
             if not 0 <= relation[end] < len(entities):
                 raise _wrong(position, record, f"a {end} {relation[end]} among {len(entities)} entities")
         kind = _known(relation_ids, relation["type"], "relation", position, record)
+        if relation["head"] == relation["tail"]:
+            raise _wrong(position, record, f"a relation {relation['type']!r} of entity {relation['head']} with itself")
         head, tail = (first_on_span[spans[relation[end]]] for end in ("head", "tail"))
+        if head == tail:
+            continue
         if config.symmetric_flags[kind] and spans[tail] < spans[head]:
             head, tail = tail, head
         hot = multi_hot.setdefault((head, tail), np.zeros(len(relation_ids), dtype=np.float32))
@@ -174,6 +190,26 @@ def _encode_annotation(
         pairs=np.asarray(list(multi_hot), dtype=np.int64).reshape(-1, 2),
         pair_types=np.asarray(list(multi_hot.values()), dtype=np.float32).reshape(len(multi_hot), len(relation_ids)),
     )
+
+
+def _checked(position: int, record: Mapping[str, Any]) -> dict[str, Any]:
+    """A record with lists of entities and relations, which may be missing in it. Raises ValueError for another form."""
+    if not isinstance(record, Mapping):
+        raise ValueError(
+            f"record {position} is a {type(record).__name__}: give mappings with tokens, entities and relations"
+        )
+    tokens = record.get("tokens")
+    if tokens is None or isinstance(tokens, (str, bytes)):
+        what = "no tokens" if tokens is None else f"tokens that are a {type(tokens).__name__}, not a list of words"
+        raise _wrong(position, record, what)
+    record = {**record, **{name: record.get(name) or [] for name in _FIELDS}}
+    for name, needed in _FIELDS.items():
+        if isinstance(record[name], Mapping) or not all(isinstance(row, Mapping) for row in record[name]):
+            raise _wrong(position, record, f"{name} that are no list of mappings")
+        for row in record[name]:
+            if missing := [key for key in needed if key not in row]:
+                raise _wrong(position, record, f"one of its {name} without {missing[0]!r}")
+    return record
 
 
 def _known(ids: dict[str, int], label: str, kind: str, position: int, record: Mapping[str, Any]) -> int:

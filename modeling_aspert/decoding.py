@@ -69,7 +69,7 @@ class Predictions:
                 np.split(self.relations, relation_cuts),
                 np.split(self.relation_scores, relation_cuts),
             )
-        ]
+        ][:count]
 
     def of_entities(self, kept: np.ndarray) -> Predictions:
         """Some of the entities, by a mask [N], and the relations among them."""
@@ -139,7 +139,7 @@ def decode(
     those with the highest scores are kept, and the others counted as left out.
 
     Args:
-        output: the model's, for candidate spans.
+        output: the model's, for candidate spans; its ``pairs`` are indices into the S of ``word_spans``.
         word_spans: [B, S, 2], words.
         span_mask: bool [B, S].
         config: the model's configuration.
@@ -148,6 +148,9 @@ def decode(
         entity_overlap: "allow", or "flat" to keep the best of overlapping entities; default: the configuration's.
         span_labels: [B, S] types of given entities (1 ... T_e); then only relations are predicted, and the given
             entities have score 1.
+
+    Returns:
+        What is kept, with word offsets and the positions of heads and tails among the kept entities.
 
     Raises:
         ValueError: a threshold for a type that the model does not have.

@@ -374,7 +374,7 @@ class AspertForJointExtraction(AspertPreTrainedModel):
         )
         contribution = parts.get("contribution")
         representation = torch.cat([part.to(hidden.dtype) for part in parts.values()], dim=-1)
-        span_logits = self.span_classifier(representation, hidden[:, 0])
+        span_logits = self.span_classifier(representation, hidden[:, 0]).to(hidden.device)
         if self.config.relation_entity_types or not self.config.relation_contribution:
             representation = self._relation_spans(parts, span_logits)
         if pairs is None:
@@ -417,19 +417,20 @@ class AspertForJointExtraction(AspertPreTrainedModel):
             if word_shapes is None:
                 raise ValueError("word_shapes=True needs word_shapes [B, n] in the batch; AspertDataCollator adds it")
             embeddings = self.encoder.get_input_embeddings()(input_ids)
-            inputs = {"inputs_embeds": embeddings + self.word_shape_embedding(word_shapes)}
+            inputs = {"inputs_embeds": embeddings + self.word_shape_embedding(word_shapes).to(embeddings)}
         if packing is not None:
             inputs = {name: packing.pack(values) for name, values in inputs.items()}
             inputs["position_ids"] = packing.positions() + first_position(self.config.encoder_config)
             attention_mask = packing.mask(self.encoder.dtype)
         rows, length = next(iter(inputs.values())).shape[:2]
         output = self.encoder(**inputs, attention_mask=attention_mask, output_attentions=wanted, return_dict=True)
-        hidden = output.last_hidden_state
+        # parts of the model may lie on several devices: what they give comes to the inputs' one
+        hidden = output.last_hidden_state.to(input_ids.device)
         if packing is not None:
             hidden = packing.unpack(hidden)
         if not wanted:
             return hidden, ()
-        attentions = tuple(attention for attention in output.attentions or () if attention is not None)
+        attentions = tuple(one.to(input_ids.device) for one in output.attentions or () if one is not None)
         config = self.config.encoder_config
         shape = (rows, config.num_attention_heads, length, length)
         wrong = next((attention for attention in attentions if attention.shape != shape), None)
@@ -509,7 +510,7 @@ class AspertForJointExtraction(AspertPreTrainedModel):
                 **options,
             )
         if config.width_embedding:
-            parts["width"] = self.width_embedding(span_widths.clamp(max=MAX_WIDTH_ROWS - 1))
+            parts["width"] = self.width_embedding(span_widths.clamp(max=MAX_WIDTH_ROWS - 1)).to(spans.device)
         return parts
 
     def _relation_spans(self, parts: dict[str, Tensor], span_logits: Tensor) -> Tensor:
@@ -531,7 +532,7 @@ class AspertForJointExtraction(AspertPreTrainedModel):
         if self.training or int(pair_mask.sum()) * max(classifier.first_size, 1) <= FEW_PAIR_VALUES:
             return self._classify_each(table, representation, spans, pairs, pair_mask)
         batch_size, num_spans, size = representation.shape
-        if not is_plain(classifier.first):
+        if not is_plain(classifier.first) or classifier.first.weight.device != table.device:
             step = max(1, CHUNK_PAIR_VALUES // (batch_size * max(sum(classifier.sizes), classifier.first_size)))
             chunks = zip(pairs.split(step, dim=1), pair_mask.split(step, dim=1))
             return torch.cat([self._classify_each(table, representation, spans, *chunk) for chunk in chunks], dim=1)
@@ -568,7 +569,7 @@ class AspertForJointExtraction(AspertPreTrainedModel):
             representation[batch_index, head], contexts, representation[batch_index, tail]
         )
         logits = table.new_zeros(*pair_mask.shape, flat_logits.shape[-1])
-        return logits.index_put((batch_index, position), flat_logits.to(table.dtype))
+        return logits.index_put((batch_index, position), flat_logits.to(table))
 
     def _project_contexts(self, table: Tensor, batch_index: Tensor, starts: Tensor, ends: Tensor) -> Tensor:
         """What the contexts add to the relation classifier; equal contexts are pooled and projected once."""

@@ -15,6 +15,9 @@ from .extraction import ExtractionOptions, Extractor
 TASK = "joint-extraction"
 _OPTIONS = sorted({"is_split_into_words", *(option.name for option in fields(ExtractionOptions))})
 
+# of what `save_pretrained` takes, what a push needs
+_PUSH = ("push_to_hub", "repo_id", "commit_message", "private", "token", "revision")
+
 
 class JointExtractionPipeline(Pipeline):
     """Joint entity and relation extraction: ``pipeline("joint-extraction", model=...)``.
@@ -64,8 +67,9 @@ class JointExtractionPipeline(Pipeline):
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:
         """Model, processor and their code in one folder; the base class would leave the processor out."""
+        # the processor first: its push leaves an empty card, which the model's push replaces
+        self.processor.save_pretrained(save_directory, **{name: kwargs[name] for name in _PUSH if name in kwargs})
         self.model.save_pretrained(save_directory, **kwargs)
-        self.processor.save_pretrained(save_directory)
 
     def _upload_modified_files(self, *args: Any, **kwargs: Any) -> Any:
         # the model's, which brings its card
@@ -108,7 +112,7 @@ def _is_single(inputs: Any, is_split_into_words: bool) -> bool:
     if isinstance(inputs, (str, bytes, Mapping)):
         return True
     if is_split_into_words and isinstance(inputs, (list, tuple)):
-        return all(isinstance(word, str) for word in inputs)
+        return len(inputs) > 0 and all(isinstance(word, str) for word in inputs)
     # not `Iterable`, which does not know of the columns of `datasets`; what cannot be iterated over is for the
     # extractor to refuse
     return not hasattr(inputs, "__iter__") and not hasattr(inputs, "__getitem__")

@@ -19,7 +19,8 @@ from tokenizers.normalizers import Normalizer
 from transformers import AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase, ProcessorMixin
 from transformers.models.auto.tokenization_auto import get_tokenizer_config
 
-from .configuration_aspert import WORD_SHAPES, first_position, pretrained_encoder_config
+from .configuration_aspert import WORD_SHAPES, AspertConfig, first_position, pretrained_encoder_config
+from .documents import split_sentences, split_words
 from .model_files import check_processor, find_file, local_file, naming, read_object, take_place
 
 logger = logging.getLogger(__name__)
@@ -27,6 +28,18 @@ logger = logging.getLogger(__name__)
 _SHAPE_INDEX = {name: index for index, name in enumerate(WORD_SHAPES)}
 # transformers marks "no limit known" with a huge number
 _NO_LIMIT = 10**9
+# what a pipeline hands on to every part, and only the model is for; the tokenizer would keep it
+_OF_THE_MODEL = frozenset(
+    {
+        "dtype",
+        "torch_dtype",
+        "device_map",
+        "max_memory",
+        "offload_folder",
+        "attn_implementation",
+        "quantization_config",
+    }
+).union(AspertConfig.field_names())
 # pieces that stand for no text: [CLS], [unused7], <s>
 _MARK = re.compile(r"\[.*\]|<.*>")
 
@@ -96,6 +109,8 @@ class AspertProcessor(ProcessorMixin):
             )
         if max_tokens is not None and (isinstance(max_tokens, bool) or not isinstance(max_tokens, int)):
             raise ValueError(f"max_tokens = {max_tokens!r} is not valid: it must be an integer, or None")
+        split_words("", word_splitter)
+        split_sentences("", language)
         super().__init__(tokenizer, **kwargs)
         limit = tokenizer.model_max_length
         self.max_tokens = max_tokens if max_tokens is not None else (limit if limit < _NO_LIMIT else None)
@@ -121,7 +136,8 @@ class AspertProcessor(ProcessorMixin):
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike[str], *args: Any, **kwargs: Any) -> Any:
         """As every processor's, but code beside the tokenizer runs only with ``trust_remote_code=True``; nobody is
-        asked on the terminal."""
+        asked on the terminal. What is for the model alone (``dtype``, ``device_map``, ...) is left aside."""
+        kwargs = {name: value for name, value in kwargs.items() if name not in _OF_THE_MODEL}
         return super().from_pretrained(pretrained_model_name_or_path, *args, **_without_code(kwargs))
 
     @classmethod
@@ -215,7 +231,7 @@ class AspertProcessor(ProcessorMixin):
             # lone surrogates have no UTF-8 form
             words = [[_without_surrogates(word) for word in sentence] for sentence in words]
             encodings = backend.encode_batch(words, is_pretokenized=True, add_special_tokens=False)
-        return [self._encode_one(encoding, sentence) for encoding, sentence in zip(encodings, words)]
+        return [self._encode_one(number, *each) for number, each in enumerate(zip(encodings, words))]
 
     def window(self, sentence: EncodedSentence, word_start: int, word_end: int) -> EncodedSentence:
         """The words [word_start, word_end) of a sentence as a sentence of its own, between special tokens.
@@ -235,7 +251,7 @@ class AspertProcessor(ProcessorMixin):
         offsets = (offsets - offsets[0]).clip(max=len(ids))
         return self._between_special_tokens(ids, offsets, shapes)
 
-    def _encode_one(self, encoding: Any, words: Sequence[str]) -> EncodedSentence:
+    def _encode_one(self, number: int, encoding: Any, words: Sequence[str]) -> EncodedSentence:
         num_words = len(words)
         ids = np.asarray(encoding.ids, dtype=np.int64)
         word_ids = np.asarray(encoding.word_ids, dtype=np.int64) if len(ids) else np.zeros(0, dtype=np.int64)
@@ -245,8 +261,8 @@ class AspertProcessor(ProcessorMixin):
             unknown = self.tokenizer.unk_token_id
             if unknown is None:
                 raise ValueError(
-                    f"word {int(missing[0])} has no sub-words and {type(self.tokenizer).__name__} has no unknown "
-                    "token: remove the word, or use another encoder"
+                    f"sentence {number}: word {int(missing[0])} ({words[missing[0]]!r}) has no sub-words and "
+                    f"{type(self.tokenizer).__name__} has no unknown token: remove the word, or use another encoder"
                 )
             ids = np.insert(ids, np.searchsorted(word_ids, missing), unknown)
             pieces[missing] = 1

@@ -10,7 +10,6 @@ import torch
 from data_scripts.reading import json_type, read_json
 
 from .configuration_aspert import AspertConfig
-from .documents import split_words
 from .model_files import naming, read_config
 from .modeling_aspert import AspertForJointExtraction
 from .processing_aspert import AspertProcessor
@@ -46,7 +45,6 @@ def load_processor(name_or_path: str, config: AspertConfig, revision: str | None
             if "trust_remote_code" not in str(error):
                 raise
             raise ValueError("its tokenizer is code beside the weights, which is not run: save a fast one") from None
-        split_words("", processor.word_splitter)
         processor.fit_to(config.encoder_config)
     return processor
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -22,7 +23,7 @@ from transformers import (
     TrainingArguments,
 )
 from transformers.integrations import get_available_reporting_integrations
-from transformers.trainer_utils import EvalLoopOutput
+from transformers.trainer_utils import EvalLoopOutput, SchedulerType
 
 from .data_collator import AspertDataCollator
 from .dataset import EpochSampler, JointExtractionDataset
@@ -156,6 +157,9 @@ class AspertTrainingArguments(TrainingArguments):
             )
         # an eval_strategy turns do_eval on, so only here it shows that nothing was asked for
         self.do_train = self.do_train or not asked
+        if self.lr_scheduler_type == SchedulerType.REDUCE_ON_PLATEAU:
+            # torch's own default waits for a loss
+            self.lr_scheduler_kwargs = {"mode": "max", **(self.lr_scheduler_kwargs or {})}
         if not torch.cuda.is_available():
             # nothing to pin memory for; torch would warn at every epoch
             self.dataloader_pin_memory = False
@@ -182,13 +186,13 @@ class AspertTrainer(Trainer):
     ``model_card`` is what the card says of the run; a push writes it anew.
 
     After an evaluation, ``scores`` holds the result of :func:`compute_scores`, the table by type included, and
-    ``predicted_records`` the predictions in the order of the data.
+    ``predicted_records`` the predictions in the order of the data; of several sets, those of the last.
 
     Args:
         model: what is trained, or None with ``model_init``.
         args: default: all defaults.
         processing_class: the model's processor.
-        train_dataset, eval_dataset: encoded for the model's configuration.
+        train_dataset, eval_dataset: encoded for the model's configuration; the latter also several, by name.
         callbacks: further ones.
         model_init: makes the model anew for each training, as for ``hyperparameter_search``; of no argument, or the trial.
         kwargs: as the Trainer's, but for `data_collator` and `compute_metrics`, which are this one's own.
@@ -207,7 +211,7 @@ class AspertTrainer(Trainer):
         args: AspertTrainingArguments | None = None,
         processing_class: AspertProcessor | None = None,
         train_dataset: JointExtractionDataset | None = None,
-        eval_dataset: JointExtractionDataset | None = None,
+        eval_dataset: JointExtractionDataset | Mapping[str, JointExtractionDataset] | None = None,
         callbacks: Sequence[TrainerCallback] | None = None,
         model_init: Callable[..., AspertForJointExtraction] | None = None,
         **kwargs: Any,
@@ -269,6 +273,21 @@ class AspertTrainer(Trainer):
         self.model_accepts_loss_kwargs = True
         self._train_sampler: EpochSampler | None = None
         self.add_callback(_SamplerEpoch(self))
+
+    def hyperparameter_search(
+        self,
+        hp_space: Callable[..., Any] | None = None,
+        compute_objective: Callable[[dict[str, float]], float] | None = None,
+        n_trials: int = 20,
+        direction: str | list[str] = "maximize",
+        **kwargs: Any,
+    ) -> Any:
+        """As the Trainer's, but what is sought is by default the highest ``metric_for_best_model``; the Trainer's default is
+        the least sum of all scores."""
+        metric = f"eval_{(self.args.metric_for_best_model or '').removeprefix('eval_')}"
+        return super().hyperparameter_search(
+            hp_space, compute_objective or operator.itemgetter(metric), n_trials, direction, **kwargs
+        )
 
     def call_model_init(self, trial: Any = None) -> AspertForJointExtraction:
         """As the Trainer's; from now on sentences are collated and decoded as the new model's configuration says."""
@@ -519,9 +538,22 @@ class AspertTrainer(Trainer):
 
     # -- evaluation ---------------------------------------------------------------------------------------------
 
-    def evaluation_loop(self, dataloader: DataLoader, *args: Any, **kwargs: Any) -> EvalLoopOutput:
+    def evaluation_loop(
+        self,
+        dataloader: DataLoader,
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> EvalLoopOutput:
+        """As the Trainer's. Of no sentences all scores are 0."""
         self._evaluated, self._left_out = dataloader.dataset, 0
-        output = super().evaluation_loop(dataloader, *args, **kwargs)
+        output = super().evaluation_loop(
+            dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix=metric_key_prefix
+        )
+        if not len(self._evaluated):
+            scores = self._score([])
+            output.metrics.update({f"{metric_key_prefix}_{name}": value for name, value in scores.items()})
         if self._left_out:
             logger.warning(
                 "%d relations that reach their thresholds are left out, as with an untrained model: of each sentence "
@@ -538,7 +570,8 @@ class AspertTrainer(Trainer):
         prediction_loss_only: bool,
         ignore_keys: list[str] | None = None,
     ) -> tuple[None, tuple[Tensor, Tensor], Tensor]:
-        """Decodes and returns what is kept: entities and relations [B, K, 4], padded with -100, on the device.
+        """Decodes and returns what is kept: entities [B, K, 4] (start, end, type, score) and relations [B, K, 4] (head,
+        tail, type, score), padded with -100, on the device.
 
         So the memory of an evaluation grows with what is predicted, not with the number of candidates.
 
@@ -566,8 +599,11 @@ class AspertTrainer(Trainer):
         dataset = self._evaluated
         entities, relations = prediction.predictions
         by_index = dict(zip(prediction.label_ids.tolist(), zip(entities, relations)))
-        predictions = [_unpadded(*by_index[position]) for position in range(len(dataset))]
-        config = self.collator.config
+        return self._score([_unpadded(*by_index[position]) for position in range(len(dataset))])
+
+    def _score(self, predictions: Sequence[Predictions]) -> dict[str, float]:
+        """Keeps the records and scores of what was evaluated; returns the scores."""
+        dataset, config = self._evaluated, self.collator.config
         self.predicted_records = join_records(dataset.records, predictions, config)
         self.scores = compute_scores(
             self.predicted_records,

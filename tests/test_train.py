@@ -977,7 +977,7 @@ def test_checkpoint_in_mid_epoch_and_a_half_written_one(
     assert_same_results(output, uninterrupted_steps)
 
 
-@pytest.mark.parametrize("missing", ["model.safetensors", "optimizer.pt", "rng_state.pth"])
+@pytest.mark.parametrize("missing", ["model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth"])
 def test_checkpoint_without_a_part_is_passed_over(trained: Path, tmp_path: Path, missing: str) -> None:
     # as it looks when a kill comes while an old checkpoint is being deleted
     folder = tmp_path / "output"
@@ -1164,6 +1164,12 @@ def test_an_encoder_is_not_evaluated(corpus: Path, encoder: Path, tmp_path: Path
 def test_the_output_is_not_written_among_the_data(corpus: Path, encoder: Path) -> None:
     with pytest.raises(ValueError, match="is the folder of the data"):
         run(corpus, encoder, corpus)
+
+
+def test_an_output_may_be_called_like_a_corpus(encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    run("quickstart", encoder, "quickstart", max_steps=1)
+    assert (tmp_path / "quickstart" / "model.safetensors").is_file()
 
 
 @pytest.mark.parametrize("as_list", [False, True])

@@ -114,6 +114,15 @@ def test_carving_depends_on_the_words_alone():
     assert carve_dev(records, "split_1")[1] != dev
 
 
+def test_files_of_quickstart_may_be_others(tmp_path):
+    embedded = load("quickstart", cache_dir=tmp_path)
+    (tmp_path / "mine.jsonl").write_text(json.dumps(embedded["dev"][0]) + "\n", encoding="utf-8")
+    load_schema("quickstart").to_file(tmp_path / "types.json")
+    files = {"train": tmp_path / "mine.jsonl", "types": tmp_path / "types.json"}
+    data = load("quickstart", data_files=files, cache_dir=tmp_path)
+    assert {name: len(split) for name, split in data.items()} == {"train": 1}
+
+
 def test_quickstart(tmp_path):
     data = load("quickstart", cache_dir=tmp_path)
     assert list(data) == ["train", "dev", "test"] and all(len(rows) for rows in data.values())

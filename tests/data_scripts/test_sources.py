@@ -129,6 +129,16 @@ def test_no_network_where_it_is_forbidden(server, tmp_path, monkeypatch):
     assert server.requests == []
 
 
+def test_a_folder_in_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "corpora" / "conll04").mkdir(parents=True)
+    file = tmp_path / "corpora" / "conll04" / "conll04_types.json"
+    file.write_text("{}")
+    assert sources.find_corpus_file("conll04", file.name, "~/corpora") == file
+    monkeypatch.setenv("ASPERT_DATA", "~/corpora")
+    assert sources.find_corpus_file("conll04", file.name) == file
+
+
 def test_data_dir_and_variable_come_before_the_network(server, tmp_path, monkeypatch):
     for name, content in FILES.items():
         path = tmp_path / "corpora" / name

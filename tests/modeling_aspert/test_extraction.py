@@ -169,7 +169,7 @@ def test_forms_of_input(extract):
         "Ada sings",
         "Stop",
     ]
-    assert extract([], batch_size=2) == []
+    assert extract([], batch_size=2) == [] == extract([], is_split_into_words=True)
     from datasets import Dataset
     from transformers.pipelines.pt_utils import KeyDataset
 
@@ -545,6 +545,18 @@ def test_from_a_folder(model, processor, tmp_path):
         scores = [[item.pop("score") for item in result[part]] for result in (found, expected)]
         assert scores[0] == pytest.approx(scores[1], abs=1e-5)
     assert found == expected
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", torch.bfloat16])
+def test_a_pipeline_of_another_dtype_is_saved(model, processor, tmp_path, dtype):
+    model.save_pretrained(tmp_path / "one")
+    processor.save_pretrained(tmp_path / "one")
+    options = {"model_kwargs": {"attn_implementation": "eager"}, "dtype": dtype}
+    pipeline("joint-extraction", model=str(tmp_path / "one"), **options).save_pretrained(tmp_path / "other")
+    again = pipeline("joint-extraction", model=str(tmp_path / "other"))
+    assert again.model.dtype == torch.bfloat16 and again("Ada worked in London .")["entities"]
+    saved = json.loads((tmp_path / "other" / "tokenizer_config.json").read_text())
+    assert not {"dtype", "attn_implementation"} & saved.keys()
 
 
 def check_offsets(extract, text):

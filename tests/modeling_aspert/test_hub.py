@@ -61,7 +61,9 @@ local = predict(model, processor)
 processor.push_to_hub(REPO)
 AspertForJointExtraction.from_pretrained("trained").push_to_hub(REPO)
 
-pipeline("joint-extraction", model=model, processor=processor).push_to_hub("org/pipeline")
+extract = pipeline("joint-extraction", model=model, processor=processor)
+extract.push_to_hub("org/pipeline")
+extract.save_pretrained("saved", push_to_hub=True, repo_id="org/saved")
 arguments = AspertTrainingArguments(
     output_dir="run",
     hub_model_id="org/trainer",
@@ -248,7 +250,7 @@ def trained(hub, tmp_path_factory) -> dict[str, Any]:
     return run(TRAIN, tmp_path_factory.mktemp("train"), hub)
 
 
-@pytest.mark.parametrize("repository", [REPO, "org/pipeline", "org/trainer", "org/trained"])
+@pytest.mark.parametrize("repository", [REPO, "org/pipeline", "org/saved", "org/trainer", "org/trained"])
 def test_a_push_has_all_files_and_no_pickle(hub, pushed, trained, repository):
     """And nothing of the corpus: `train.py` has its predictions, and errors, in the same folder."""
     assert {"run.json", "predictions_test.jsonl", "test_results.json"} <= set(trained["written"])

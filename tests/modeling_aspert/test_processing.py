@@ -211,6 +211,12 @@ def test_save_and_load(tmp_path, family):
             assert ours.special_tokens_mask.tolist() == theirs.special_tokens_mask.tolist()
 
 
+@pytest.mark.parametrize(("name", "value"), [("word_splitter", "rule"), ("language", "klingon")])
+def test_rules_that_there_are_not_are_refused(name, value):
+    with pytest.raises(ValueError, match=f"{value}.*choose one of"):
+        AspertProcessor(tiny.make_tokenizer(), **{name: value})
+
+
 @pytest.mark.parametrize("family", ["bert", "roberta"])
 def test_saved_truncation_and_padding_cut_nothing(tmp_path, family):
     """A tokenizer.json that says "cut at 4, pad to 16", and a tokenizer used with truncation in between."""

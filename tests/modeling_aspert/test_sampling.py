@@ -443,3 +443,30 @@ def test_grouping_by_length():
     assert orders[0] != orders[1]
     plain = [index for index in EpochSampler(dataset, seed=0)]
     assert spread(orders[0]) < 0.3 * spread(plain)
+
+
+@pytest.mark.parametrize(
+    ("record", "problem"),
+    [
+        ({"tokens": "Ann Lee"}, "tokens that are a str, not a list of words"),
+        ({"entities": []}, "no tokens"),
+        ({"tokens": ["Ann"], "entities": {"type": ["Person"], "start": [0], "end": [1]}}, "entities that are no list"),
+        ({"tokens": ["Ann"], "entities": [{"type": "Person", "start": 0}]}, "one of its entities without 'end'"),
+        ({"tokens": ["Ann"], "relations": ["x"]}, "relations that are no list of mappings"),
+        (record_of(3, [(0, 1)], [(RELATIONS[0], 0, 0)]), f"a relation '{RELATIONS[0]}' of entity 0 with itself"),
+    ],
+)
+def test_records_of_another_form_are_refused(record: dict, problem: str):
+    with pytest.raises(ValueError, match=f"record 1 .*: {problem}.*: mend the record"):
+        dataset_of(record_of(2, [], []), record)
+
+
+def test_a_record_must_be_a_mapping():
+    with pytest.raises(ValueError, match="record 0 is a list: give mappings"):
+        dataset_of(["Ann", "sings"])
+
+
+def test_relations_within_one_span_do_not_train(caplog):
+    dataset = dataset_of(record_of(4, [(0, 1), (0, 1), (2, 3)], [(RELATIONS[0], 0, 1), (RELATIONS[0], 1, 2)]))
+    assert "1 relations join two entities on one span" in caplog.text
+    assert dataset[0]["example"].pairs.tolist() == [[0, 2]]

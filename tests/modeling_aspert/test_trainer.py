@@ -534,6 +534,14 @@ def test_thresholds_that_cannot_be_learnt_are_refused_before_predicting(
         trainer.learn_thresholds(trainer.train_dataset)
 
 
+def test_a_rate_that_waits_for_a_plateau_waits_for_a_score(tmp_path: Path) -> None:
+    wanted = {"output_dir": str(tmp_path), "use_cpu": True, "lr_scheduler_type": "reduce_lr_on_plateau"}
+    assert AspertTrainingArguments(**wanted).lr_scheduler_kwargs == {"mode": "max"}
+    kwargs = {"patience": 1, "mode": "min"}
+    assert AspertTrainingArguments(**wanted, lr_scheduler_kwargs=kwargs).lr_scheduler_kwargs == kwargs
+    assert not AspertTrainingArguments(output_dir=str(tmp_path), use_cpu=True).lr_scheduler_kwargs
+
+
 # -- a model for each training -------------------------------------------------------------------------------------
 
 
@@ -570,6 +578,18 @@ def test_a_model_for_each_training(encoder: Path, tmp_path: Path) -> None:
     learnt = trainer.learn_thresholds(made.train_dataset)
     assert {name: getattr(trainer.model.config, name) for name in learnt} == learnt
     assert models[1].config.relation_threshold == 0.0
+
+
+def test_a_search_seeks_the_highest_score(encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = make_trainer(encoder, tmp_path, make_records(3, 3))
+    asked: list[tuple] = []
+    monkeypatch.setattr(Trainer, "hyperparameter_search", lambda self, *args, **kwargs: asked.append((args, kwargs)))
+    trainer.hyperparameter_search(n_trials=2, backend="optuna")
+    trainer.hyperparameter_search(None, len, 2, "minimize")
+    (_, objective, trials, direction), others = asked[0]
+    metrics = {"eval_ner_micro_f1": 90.0, "eval_re_strict_micro_f1": 50.0, "eval_loss": 1.0}
+    assert objective(metrics) == 50.0 and (trials, direction, others) == (2, "maximize", {"backend": "optuna"})
+    assert asked[1][0] == (None, len, 2, "minimize")
 
 
 def test_a_model_that_loses_the_attentions_gradient_is_refused_also_where_it_is_made(
@@ -650,6 +670,12 @@ def test_a_loop_over_a_dataset_is_one_epoch(encoder: Path, tmp_path: Path) -> No
     assert list(nothing) == []
     with pytest.raises(IndexError, match="index 0: the data set has no sentence"):
         nothing[0]
+    # nothing of the set before is left
+    trainer.evaluate(dataset)
+    assert len(trainer.predicted_records) == 3
+    metrics = trainer.evaluate(nothing)
+    assert trainer.predicted_records == [] and trainer.scores["ner_micro_f1"] == 0 == metrics["eval_ner_micro_f1"]
+    trainer.learn_thresholds(nothing)
 
 
 @pytest.mark.parametrize(
