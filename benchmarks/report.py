@@ -40,6 +40,13 @@ _WAITING = (
 )
 # the experiment whose headline scores stand at the top of the page
 _OVERVIEW = "best"
+# fields of train.py in which SpERT's code has no choice
+_TRAINED_BY_SPERT = {
+    "adam_bias_correction": False,
+    "dataloader_drop_last": True,
+    "load_best_model_at_end": False,
+    "train_sampling_strategy": "random",
+}
 _SPERT_SCORES = ("ner_micro_f1", "ner_macro_f1", "re_strict_micro_f1", "re_strict_macro_f1")
 _VIEWS = {"ner": "NER", "re_strict": "RE strict", "re_boundaries": "RE boundaries"}
 
@@ -92,7 +99,7 @@ def build_report(
     if waiting:
         parts.append("\n".join(["## Not run yet", "", _WAITING, "", *waiting]) + "\n")
     if spert_runs:
-        parts.append(_spert_section(spert_runs, corpora))
+        parts.append(_spert_section(spert_runs, results, corpora))
     parts.append(_all_runs(results, corpora))
     return "\n".join(parts), [table for tables in tables_by_name.values() for table in tables]
 
@@ -416,29 +423,47 @@ def _machine(machine: Mapping[str, Any]) -> str:
     return f"{where}{machine.get('processor')}, {machine.get('cores')} cores"
 
 
-def _spert_section(runs: Sequence[Mapping[str, Any]], corpora: Mapping[str, Corpus]) -> str:
-    """What SpERT's own code reached, by its settings."""
+def _spert_section(runs: Sequence[Mapping[str, Any]], results: Iterable[Result], corpora: Mapping[str, Corpus]) -> str:
+    """What SpERT's own code reached, by its settings, and this code with the same ones."""
     lines = [
         "## SpERT's own code",
         "",
         "lavis-nlp/spert trained by its own loop on the same files (`python benchmarks/spert_training.py`), with its AdamW "
         "without bias correction, which transformers no longer has, from here: the weights after the last epoch, while the "
-        "rows above take the epoch that is best on dev. Test scores, mean ± standard deviation over seeds.",
+        "rows above take the epoch that is best on dev; and this code with the same settings, those of "
+        "`configuration/conll04_spert_original.yaml`. Test scores, mean ± standard deviation over seeds.",
         "",
     ]
     names = [name for name in SPERT_SETTINGS if name != "seed"]
-    titles = [*names, "seeds", *map(score_title, _SPERT_SCORES)]
+    titles = ["code", *names, "seeds", *map(score_title, _SPERT_SCORES)]
     lines += ["| " + " | ".join(titles).replace("_", " ") + " |", "|" + "---|" * len(titles)]
-    groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
+    # by settings and code: the scores by seed
+    groups: dict[tuple[Any, ...], dict[int, Mapping[str, float]]] = {}
     for run in runs:
-        groups.setdefault(tuple(run["settings"][name] for name in names), []).append(run)
-    for (corpus, encoder, *others), group in sorted(groups.items()):
-        seeds = ", ".join(str(run["settings"]["seed"]) for run in group)
-        cells = [corpora[corpus].title if corpus in corpora else corpus, slug(encoder), *map(str, others), seeds]
-        for score in _SPERT_SCORES:
-            cells.append(_spread([run["test"][score] for run in group]))
-        lines.append("| " + " | ".join(cells) + " |")
+        settings = run["settings"]
+        groups.setdefault((*(settings[name] for name in names), "SpERT's"), {})[settings["seed"]] = run["test"]
+    for result in results:
+        if settings := _settings_of_spert(result):
+            scores = {score: result.score(score) for score in _SPERT_SCORES}
+            groups.setdefault((*(settings[name] for name in names), "this"), {})[result.content["seed"]] = scores
+    for (corpus, encoder, *others, code), group in sorted(groups.items()):
+        place = [code, corpora[corpus].title if corpus in corpora else corpus, slug(encoder), *map(str, others)]
+        means = [_spread([scores[score] for scores in group.values()]) for score in _SPERT_SCORES]
+        lines.append("| " + " | ".join([*place, ", ".join(map(str, sorted(group))), *means]) + " |")
     return "\n".join(lines) + "\n"
+
+
+def _settings_of_spert(result: Result) -> dict[str, Any] | None:
+    """A run in the terms of SpERT's code; None where it is another model or another way of training."""
+    training = {"train_sampling_strategy": "random", **result.training()}
+    counts = [training.get(f"negative_{kind}_count") for kind in ("entity", "relation")]
+    if architecture_name(result.content["settings"]) != "spert" or counts[0] != counts[1] or counts[0] is None:
+        return None
+    if any(training.get(name) != value for name, value in _TRAINED_BY_SPERT.items()):
+        return None
+    values = [training[name] for name in ("encoder", "num_train_epochs", "per_device_train_batch_size")]
+    values = [result.content["corpus"], *values, counts[0], training["learning_rate"]]
+    return dict(zip((name for name in SPERT_SETTINGS if name != "seed"), values))
 
 
 def _refuse_doubles(results: Sequence[Result]) -> None:

@@ -30,6 +30,7 @@ from benchmarks.experiments import (
     parse_overrides,
     runs_of,
     settings_of,
+    slug,
     with_data_dir,
 )
 from benchmarks.report import NOTES_FILE, build_report
@@ -502,6 +503,36 @@ def test_there_is_no_table_without_its_subject(finished, tmp_path):
     assert {row.label for row in table.rows} == {"SpERT", "ASpERT"}
     assert not tables_of(dataclasses.replace(experiments["table4"], subject="best"), corpora, results, {})
     assert tables_of(dataclasses.replace(experiments["table4"], subject="ASpERT"), corpora, results, {})
+
+
+def test_this_code_stands_beside_sperts_own(tmp_path):
+    """Trained with the settings of its file, which the documentation gives as overrides."""
+    file = yaml.safe_load((ROOT / "configuration" / "conll04_spert_original.yaml").read_text(encoding="utf-8"))
+    command = (
+        (ROOT / "docs" / "reproducing.md")
+        .read_text(encoding="utf-8")
+        .partition("run table4 --corpora conll04 --var")[2]
+    )
+    overrides = parse_overrides(command.partition("--set")[2].partition("```")[0].replace("\\", "").split())
+    experiments, corpora = load_experiments(), load_corpora()
+    chosen = {"only_corpora": ["conll04"], "only_variants": ["SpERT"]}
+    runs = list(runs_of(experiments["table4"], corpora, **chosen, seeds=[8, 7], overrides=overrides))
+    # which of several epochs would be the best is no matter
+    assert settings_of({**file, "metric_for_best_model": "re_strict_macro_f1"}) == runs[0].settings
+    [other] = runs_of(experiments["table4"], corpora, **chosen, seeds=[9])
+    views = ("ner_micro_f1", "ner_macro_f1", "re_strict_micro_f1", "re_strict_macro_f1")
+    for run, value in ((*runs[:1], 62.0), (*runs[1:], 60.0), (other, 90.0)):
+        written(tmp_path, run, value, scores={"test": dict.fromkeys(views, value)})
+    settings = {"corpus": "conll04", "encoder": file["encoder"], "epochs": 20, "batch_size": 2, "negatives": 100}
+    settings |= {"learning_rate": 5e-5, "seed": 7}
+    theirs = [{"settings": settings, "test": dict.fromkeys(views, 61.0)}]
+    page, _ = build_report(experiments, corpora, load_results(tmp_path), spert_runs=theirs)
+    rows = page.partition("## SpERT's own code")[2].partition("\n## ")[0].strip().splitlines()[-2:]
+    place = f"CoNLL04 (train) | {slug(file['encoder'])} | 20 | 2 | 100 | 5e-05"
+    assert rows == [
+        f"| SpERT's | {place} | 7 | {' | '.join(['61.00'] * 4)} |",
+        f"| this | {place} | 7, 8 | {' | '.join(['61.00 ± 1.41'] * 4)} |",
+    ]
 
 
 def test_a_table_without_all_runs_says_so(finished, tmp_path):
