@@ -135,7 +135,7 @@ def _memory_row(case: dict[str, Any]) -> list[str]:
 def _place(about: dict[str, Any]) -> str:
     machine, versions, arguments = about["machine"], about["versions"], about["arguments"]
     device = machine["accelerator"] if arguments["device"] != "cpu" else machine["processor"]
-    model = f"trained model {arguments['model']}" if arguments.get("model") else f"encoder {arguments['encoder']}"
+    model = "a trained model" if arguments.get("model") else f"encoder {arguments['encoder']}"
     environment = "".join(f", {name}={value}" for name, value in about["environment"].items())
     return (
         f"{device}, {machine['cores']} cores; torch {versions['torch']}, transformers {versions['transformers']}"
