@@ -78,6 +78,9 @@ class Setting:
             raise ValueError("--device cuda, but torch finds no CUDA device: leave it out")
         self.predicted: dict[str, dict[str, int]] = {}
         self._work: tempfile.TemporaryDirectory[str] | None = None
+        if getattr(arguments, "spert", None) is not None:
+            # said before anything is measured
+            self.spert_files()
 
     @property
     def synchronize(self) -> Any:
