@@ -327,12 +327,14 @@ class AspertTrainer(Trainer):
     def _evaluation_dataloader(self, build: Any, dataset: Any) -> DataLoader:
         if not isinstance(dataset, str):  # the name of one of several
             _check_dataset(dataset)
-        training_collator = self.data_collator
+        training = self.data_collator, self.args.dataloader_drop_last
         self.data_collator = AspertDataCollator(self.collator.processor, self.collator.config, training=False)
+        # all sentences are scored
+        self.args.dataloader_drop_last = False
         try:
             return build(dataset)
         finally:
-            self.data_collator = training_collator
+            self.data_collator, self.args.dataloader_drop_last = training
 
     # -- loss ---------------------------------------------------------------------------------------------------
 

@@ -310,7 +310,7 @@ def test_the_command_names_a_taken_port_and_what_is_not_installed(server, folder
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("sent", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM])
 def test_the_command_ends_on_an_interrupt_and_leaves_nothing(folder, sent):
     (folder / "tmp").mkdir()
     command = [sys.executable, str(ROOT / "aspert_cli.py"), "demo", str(folder), "--port", "0"]

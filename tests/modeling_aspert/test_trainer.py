@@ -497,6 +497,17 @@ def test_two_processes_evaluate_as_one(
         assert set(one[0]["scores"].values()) == {0.0}
 
 
+def test_what_training_drops_is_evaluated(encoder: Path, tmp_path: Path) -> None:
+    trainer = make_trainer(
+        encoder, tmp_path, make_records(5, 1), num_train_epochs=1, **FOUR, **EVALUATE_BY_TWO, dataloader_drop_last=True
+    )
+    trainer.train()
+    assert trainer.state.global_step == 1 and trainer.args.dataloader_drop_last
+    trainer.evaluate(trainer.train_dataset)
+    assert len(trainer.predicted_records) == 5
+    assert len(trainer.predict(trainer.train_dataset).label_ids) == 5
+
+
 def test_evaluation_has_no_loss_and_leaves_the_training_collator(encoder: Path, tmp_path: Path) -> None:
     trainer = make_trainer(encoder, tmp_path, make_records(4, 3))
     metrics = trainer.evaluate(trainer.train_dataset)
