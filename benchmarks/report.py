@@ -435,7 +435,10 @@ def _spert_section(runs: Sequence[Mapping[str, Any]], results: Iterable[Result],
         "",
     ]
     if untold := sum("commit" not in run for run in runs):
-        lines += [f"Of {untold} of the {len(runs)} trainings by SpERT's code the commits and versions were not kept.", ""]
+        lines += [
+            f"Of {untold} of the {len(runs)} trainings by SpERT's code the commits and versions were not kept.",
+            "",
+        ]
     names = [name for name in SPERT_SETTINGS if name != "seed"]
     titles = ["code", *names, "seeds", *map(score_title, _SPERT_SCORES)]
     lines += ["| " + " | ".join(titles).replace("_", " ") + " |", "|" + "---|" * len(titles)]

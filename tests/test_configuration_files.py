@@ -16,6 +16,7 @@ import train
 from data_scripts import CORPORA
 from modeling_aspert import AspertConfig, AspertTrainingArguments
 from modeling_aspert.encoders import resolve_encoder
+from tests.training_corpus import make_corpus, make_encoder, read_jsonl
 
 CONFIGURATION = Path(__file__).resolve().parents[1] / "configuration"
 TRAININGS = sorted(path.name for path in CONFIGURATION.glob("*.yaml"))
@@ -161,3 +162,25 @@ def test_accelerate_preset(name: str) -> None:
 
 def test_there_is_a_preset_for_each_kind_of_machine() -> None:
     assert PRESETS == ["cpu.yaml", "deepspeed_zero2.yaml", "fsdp.yaml", "multi_gpu.yaml", "single_gpu.yaml"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TRAININGS)
+def test_training_runs_to_its_scores(name: str, tmp_path: Path) -> None:
+    """On a small corpus and an encoder that are made here; all else is the file's."""
+    for folder in ("corpus", "encoder"):
+        (tmp_path / folder).mkdir()
+    corpus, encoder = make_corpus(tmp_path / "corpus"), make_encoder(tmp_path / "encoder")
+    place = [
+        "--dataset",
+        str(corpus),
+        "--dataset_config",
+        "default",
+        "--encoder",
+        str(encoder),
+        "--output_dir",
+        str(tmp_path / "output"),
+    ]
+    scores = train.run(*parse(name, *place, "--num_train_epochs", "1", "--disable_tqdm", "true"))
+    assert {"eval_ner_micro_f1", "test_re_strict_macro_f1"} <= scores.keys()
+    assert len(read_jsonl(tmp_path / "output" / "predictions_test.jsonl")) == 11
