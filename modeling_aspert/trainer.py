@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import operator
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -315,8 +315,9 @@ class AspertTrainer(Trainer):
         )
         return self._train_sampler
 
-    def _get_eval_sampler(self, eval_dataset: JointExtractionDataset) -> Sampler[int]:
-        return LengthSampler(eval_dataset)
+    def _get_eval_sampler(self, eval_dataset: JointExtractionDataset) -> list[int]:
+        # from the longest sentence to the shortest: little padding, and too little memory shows at once
+        return np.argsort(-np.asarray(eval_dataset.lengths), kind="stable").tolist()
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
         return self._evaluation_dataloader(super().get_eval_dataloader, eval_dataset)
@@ -633,20 +634,6 @@ class _SamplerEpoch(TrainerCallback):
 
     def on_epoch_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         self.trainer._train_sampler.set_epoch(int(state.epoch or 0))
-
-
-class LengthSampler(Sampler[int]):
-    """Positions from the longest sentence to the shortest: little padding, and too little memory shows at once."""
-
-    def __init__(self, dataset: JointExtractionDataset) -> None:
-        lengths = np.asarray(dataset.lengths)
-        self.order = np.argsort(-lengths, kind="stable").tolist()
-
-    def __len__(self) -> int:
-        return len(self.order)
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(self.order)
 
 
 def _padded(arrays: list[np.ndarray], device: torch.device) -> Tensor:
