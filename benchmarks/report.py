@@ -114,20 +114,8 @@ def to_csv(tables: Iterable[Table]) -> str:
     """All rows of all tables, one a line."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    columns = [
-        "mean",
-        "std",
-        "units",
-        "dev",
-        "pairs",
-        "difference",
-        "difference_std",
-        "dev_difference",
-        "p",
-        "low",
-        "high",
-    ]
-    columns += ["paper", "paper_difference"]
+    columns = ["mean", "std", "units", "dev", "pairs", "difference", "difference_std", "dev_difference", "p"]
+    columns += ["low", "high", "paper", "paper_difference"]
     writer.writerow(["experiment", "corpus", "encoder", "settings", "unit", "model", "score", *columns])
     for table in tables:
         regime = "; ".join(f"{name}={value}" for name, value in sorted(table.regime.items()) if name != "encoder")

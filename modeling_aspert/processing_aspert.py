@@ -29,17 +29,17 @@ _SHAPE_INDEX = {name: index for index, name in enumerate(WORD_SHAPES)}
 # transformers marks "no limit known" with a huge number
 _NO_LIMIT = 10**9
 # what a pipeline hands on to every part, and only the model is for; the tokenizer would keep it
-_OF_THE_MODEL = frozenset(
-    {
+_OF_THE_MODEL = frozenset(AspertConfig.field_names()).union(
+    (
         "dtype",
         "torch_dtype",
+        "attn_implementation",
+        "quantization_config",
         "device_map",
         "max_memory",
         "offload_folder",
-        "attn_implementation",
-        "quantization_config",
-    }
-).union(AspertConfig.field_names())
+    )
+)
 # pieces that stand for no text: [CLS], [unused7], <s>
 _MARK = re.compile(r"\[.*\]|<.*>")
 
