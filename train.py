@@ -22,7 +22,8 @@ import sys
 import typing
 import zipfile
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -40,6 +41,7 @@ import yaml
 from safetensors import SafetensorError, safe_open
 from transformers import HfArgumentParser, TrainerState, set_seed
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from transformers.utils import CONFIG_NAME
 
 import data_scripts
 from aspert_cli import one_line
@@ -55,7 +57,7 @@ from modeling_aspert.configuration_aspert import PRESET_TRAINING, preset_fields
 from modeling_aspert.decoding import learn_constraints
 from modeling_aspert.documents import split_sentences, split_words
 from modeling_aspert.encoders import resolve_encoder
-from modeling_aspert.files import write_text
+from modeling_aspert.files import try_lock, write_text
 from modeling_aspert.model_card import TRAINING_SETTINGS, ModelCardData, hardware, mentions
 from modeling_aspert.processing_aspert import lowercases
 from modeling_aspert.record_writer import json_line
@@ -259,6 +261,29 @@ def run(model_args: Any, data_args: DataArguments, args: AspertTrainingArguments
     (see `modeling_aspert.reports`).
     """
     _check_arguments(data_args, args)
+    with _alone(args):
+        return _run(model_args, data_args, args)
+
+
+@contextmanager
+def _alone(args: AspertTrainingArguments) -> Iterator[None]:
+    """Hold a training's output directory. Raises ValueError where another training holds it."""
+    if not args.do_train or args.process_index or os.name != "posix":
+        yield
+        return
+    Path(args.output_dir).mkdir(parents=True, exist_ok=True)
+    folder = os.open(args.output_dir, os.O_RDONLY)
+    try:
+        if not try_lock(folder):
+            raise ValueError(
+                f"{args.output_dir}: another training writes there: wait for it, or give another --output_dir"
+            )
+        yield
+    finally:
+        os.close(folder)
+
+
+def _run(model_args: Any, data_args: DataArguments, args: AspertTrainingArguments) -> dict[str, float]:
     checkpoint = _checkpoint_to_resume(args)
     set_seed(args.seed)
     data, schema = _load_data(model_args, data_args, args)
@@ -556,8 +581,8 @@ def _checkpoint_to_resume(args: AspertTrainingArguments) -> str | None:
     there is none yet; a checkpoint that a kill left half-written is passed over.
 
     Raises:
-        ValueError: the output directory holds a training and nothing was said about resuming, or its checkpoints
-            are of the model alone.
+        ValueError: the output directory holds a training or a model and nothing was said about resuming, or its
+            checkpoints are of the model alone.
     """
     resume = args.resume_from_checkpoint
     if resume is not None and resume.lower() == "false":
@@ -571,6 +596,10 @@ def _checkpoint_to_resume(args: AspertTrainingArguments) -> str | None:
         raise ValueError(
             f"{args.output_dir} holds a training already: pass --resume_from_checkpoint true to go on with it, or "
             "another --output_dir"
+        )
+    if resume is None and args.do_train and (Path(args.output_dir) / CONFIG_NAME).exists():
+        raise ValueError(
+            f"{args.output_dir} holds a model already, which would be overwritten: give another --output_dir, or delete it"
         )
     if resume is not None and resume.lower() in ("true", "last"):
         found = complete_checkpoints(Path(args.output_dir))

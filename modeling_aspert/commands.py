@@ -449,7 +449,8 @@ def export_onnx(args: Namespace) -> None:
     _check_revision(args)
     if not is_export(args.output):
         _check_model_folder(args.output)
-    model, processor = load_saved(args.model, revision=args.revision)
+    with _naming_the_model(args.model):
+        model, processor = load_saved(args.model, revision=args.revision)
     export_onnx(model, processor, args.output, int8=args.int8)
     size = sum(file.stat().st_size for file in Path(args.output).glob("*.onnx*")) / 2**20
     print(f"{args.output}: {size:.0f} MiB of graphs; `aspert predict {args.output} ...` runs them")
@@ -461,9 +462,16 @@ def demo(args: Namespace) -> None:
     launch(load(args), port=args.port)
 
 
+def _to_learn_from(path: str, config: AspertConfig) -> list[dict[str, Any]]:
+    records = _annotated(path, config)
+    if not any(record["entities"] for record in records):
+        raise ValueError(f"{path}: no entities, from which nothing can be learnt: name annotated data")
+    return records
+
+
 def learn_constraints(args: Namespace) -> None:
     _check_folder(args.model)
-    constraints = decoding.learn_constraints(_annotated(args.data, load_config(args.model)))
+    constraints = decoding.learn_constraints(_to_learn_from(args.data, load_config(args.model)))
     _store(args.model, constraints)
     print(f"entity_overlap: {constraints['entity_overlap']}")
     for relation, pairs in constraints["relation_type_constraints"].items():
@@ -475,7 +483,7 @@ def learn_thresholds(args: Namespace) -> None:
     config = load_config(args.model)
     thresholds.check_learnable(config, args.metric)
     device = _device(args)
-    gold = _annotated(args.data, config)
+    gold = _to_learn_from(args.data, config)
     model, processor = load_exported(args.model) if is_export(args.model) else load_saved(args.model)
     model.config.update(thresholds.loosest_fields(config))
     predicted = _predicted(Extractor(model.to(device), processor), gold)

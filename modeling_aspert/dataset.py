@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -202,6 +203,8 @@ def _checked(position: int, record: Mapping[str, Any]) -> dict[str, Any]:
     if tokens is None or isinstance(tokens, (str, bytes)):
         what = "no tokens" if tokens is None else f"tokens that are a {type(tokens).__name__}, not a list of words"
         raise _wrong(position, record, what)
+    if odd := [token for token in tokens if not isinstance(token, str)]:
+        raise _wrong(position, record, f"a token {odd[0]!r} that is no string")
     record = {**record, **{name: record.get(name) or [] for name in _FIELDS}}
     for name, needed in _FIELDS.items():
         if isinstance(record[name], Mapping) or not all(isinstance(row, Mapping) for row in record[name]):
@@ -209,6 +212,9 @@ def _checked(position: int, record: Mapping[str, Any]) -> dict[str, Any]:
         for row in record[name]:
             if missing := [key for key in needed if key not in row]:
                 raise _wrong(position, record, f"one of its {name} without {missing[0]!r}")
+            for key, kind in ((key, str if key == "type" else Integral) for key in needed):
+                if not isinstance(row[key], kind) or isinstance(row[key], bool):
+                    raise _wrong(position, record, f"one of its {name} with {key} = {row[key]!r}")
     return record
 
 

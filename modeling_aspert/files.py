@@ -48,6 +48,20 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
     write_bytes(path, text.encode("utf-8"))
 
 
+def try_lock(file: int) -> bool:
+    """Whether an open file or folder is locked for this process from now on, until it is closed; False where another
+    process holds the lock. Where there are no locks, True: two processes are not told apart."""
+    try:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except (ImportError, OSError):  # Windows, or a file system without locks
+        pass
+    return True
+
+
 @contextmanager
 def whole_files(folder: str | os.PathLike[str]) -> Iterator[Path]:
     """Give a temporary folder in `folder`; what was written there moves up, file by file, if the block ends well.

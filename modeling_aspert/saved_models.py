@@ -73,15 +73,18 @@ def is_trained(name_or_path: str) -> bool:
 
     Raises:
         OSError: no such folder or Hub name.
-        ValueError: its config.json cannot be read.
+        ValueError: a file, or its config.json cannot be read.
     """
     refuse_missing_folder(name_or_path)
     return read_config(name_or_path).get("model_type") == AspertConfig.model_type
 
 
 def refuse_missing_folder(name_or_path: str) -> None:
-    """Raise FileNotFoundError for a path that does not exist, which would be taken for a Hub name."""
+    """Raise FileNotFoundError for a path that does not exist, which would be taken for a Hub name, and ValueError for a
+    file."""
     path = Path(name_or_path)
+    if path.is_file():
+        raise ValueError(f"{name_or_path}: a file, not the folder of a model")
     is_path = path.is_absolute() or name_or_path.startswith((".", "~")) or name_or_path.count("/") > 1
     if is_path and not path.is_dir():
         raise FileNotFoundError(f"{name_or_path}: no such folder")

@@ -173,3 +173,8 @@ def create_component(
     network, processor = load_saved(model, revision=revision)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     return AspertComponent(Extractor(network.to(device), processor, options))
+
+
+if not Doc.has_extension("relations"):
+    # for documents that were predicted elsewhere
+    _register_relations()

@@ -50,7 +50,7 @@ def load_spert(
     schema = LabelSchema.from_file(types_file)
     with naming(weights_file):
         weights = {name: tensor.float() for name, tensor in load_file(weights_file).items()}
-    _check_shapes(weights, weights_file, types_file, len(schema.entity_types), len(schema.relation_types))
+    _check_weights(weights, weights_file, types_file, len(schema.entity_types), len(schema.relation_types))
 
     encoder_config = pretrained_encoder_config(directory)
     encoder_config.architectures = None
@@ -67,7 +67,13 @@ def load_spert(
         relation_threshold=relation_threshold,
     )
     model = AspertForJointExtraction(config)
-    model.load_state_dict(convert_spert_weights(weights, encoder_config.hidden_size))
+    try:
+        model.load_state_dict(convert_spert_weights(weights, encoder_config.hidden_size))
+    except RuntimeError as error:
+        raise ValueError(
+            f"{weights_file}: its weights are not those of {directory / 'config.json'}: copy the whole folder again "
+            f"({' '.join(str(error).split())})"
+        ) from None
     return model.eval(), AspertProcessor.from_encoder_pretrained(directory)
 
 
@@ -91,7 +97,7 @@ def convert_spert_weights(weights: Mapping[str, Tensor], hidden_size: int) -> di
     return converted
 
 
-def _check_shapes(
+def _check_weights(
     weights: Mapping[str, Tensor], weights_file: Path, types_file: Path, num_entities: int, num_relations: int
 ) -> None:
     expected = {
@@ -105,6 +111,16 @@ def _check_shapes(
     for name in ("size_embeddings.weight", *expected):
         if name not in weights:
             raise ValueError(f"{weights_file} has no {name}: it is not a checkpoint of SpERT's code")
+        dimensions = 1 if name.endswith("bias") else 2
+        if weights[name].dim() != dimensions:
+            raise ValueError(
+                f"{weights_file}: {name} has {weights[name].dim()} dimensions, not {dimensions}: copy it again"
+            )
+    for name, weight in weights.items():
+        if not weight.isfinite().all():
+            raise ValueError(
+                f"{weights_file}: {name} holds NaN or infinite numbers: the training diverged, or copy it again"
+            )
     for name, (outputs, what) in expected.items():
         if len(weights[name]) != outputs:
             raise ValueError(

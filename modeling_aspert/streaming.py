@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
+from .files import try_lock
 from .record_writer import Output, Record, json_line, output_target
 
 # A record is held in memory, and a file without line breaks is one line.
@@ -475,16 +476,8 @@ class ResumableJsonlWriter(Output):
             raise
 
     def _lock(self) -> None:
-        try:
-            import fcntl
-
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ValueError(
-                f"{self._partial}: another run is writing it, wait for it or choose another output"
-            ) from error
-        except (ImportError, OSError):  # Windows, or a file system without locks: two runs are not told apart
-            pass
+        if not try_lock(self._file.fileno()):
+            raise ValueError(f"{self._partial}: another run is writing it, wait for it or choose another output")
 
     def _check_settings(self, settings: dict[str, Any]) -> None:
         mend = self._mend("settings")

@@ -25,6 +25,7 @@ from transformers import (
 from transformers.integrations import get_available_reporting_integrations
 from transformers.trainer_utils import EvalLoopOutput, SchedulerType
 
+from .configuration_aspert import AspertConfig
 from .data_collator import AspertDataCollator
 from .dataset import EpochSampler, JointExtractionDataset
 from .decoding import Predictions, decode, join_records
@@ -199,7 +200,7 @@ class AspertTrainer(Trainer):
 
     Raises:
         TypeError: a data set of another kind.
-        ValueError: no processor, a score for the best checkpoint that names none of several evaluation sets, or reentrant
+        ValueError: no processor, a data set for other labels than the model's, a score for the best checkpoint that names none of several evaluation sets, or reentrant
             gradient checkpointing, through which the attentional contribution does not train.
     """
 
@@ -223,8 +224,9 @@ class AspertTrainer(Trainer):
             if name in kwargs:
                 raise TypeError(f"{name} is the trainer's own: leave it out, or override it in a subclass")
         several = eval_dataset if isinstance(eval_dataset, Mapping) else {}
-        for dataset in (train_dataset, *(several.values() or [eval_dataset])):
-            _check_dataset(dataset)
+        self._given = (train_dataset, *(several.values() or [eval_dataset]))
+        for dataset in self._given:
+            _check_dataset(dataset, None if model is None else model.config)
         prefixes = [f"eval_{name}_" for name in several] or ["eval_"]
         metric = f"eval_{(args.metric_for_best_model or '').removeprefix('eval_')}"
         if args.eval_strategy != "no" and not any(
@@ -293,6 +295,8 @@ class AspertTrainer(Trainer):
         """As the Trainer's; from now on sentences are collated and decoded as the new model's configuration says."""
         model = super().call_model_init(trial)
         self.collator.config = model.config
+        for dataset in self._given:
+            _check_dataset(dataset, model.config)
         return model
 
     # -- data ---------------------------------------------------------------------------------------------------
@@ -327,7 +331,7 @@ class AspertTrainer(Trainer):
 
     def _evaluation_dataloader(self, build: Any, dataset: Any) -> DataLoader:
         if not isinstance(dataset, str):  # the name of one of several
-            _check_dataset(dataset)
+            _check_dataset(dataset, self.collator.config)
         training = self.data_collator, self.args.dataloader_drop_last
         self.data_collator = AspertDataCollator(self.collator.processor, self.collator.config, training=False)
         # all sentences are scored
@@ -618,12 +622,21 @@ class AspertTrainer(Trainer):
         return {name: value for name, value in self.scores.items() if name != "per_type"}
 
 
-def _check_dataset(dataset: Any) -> None:
-    if dataset is not None and not isinstance(dataset, JointExtractionDataset):
+def _check_dataset(dataset: Any, config: AspertConfig | None) -> None:
+    """Refuse what is no data set of ours, or one of a model with other labels than this configuration's."""
+    if dataset is None:
+        return
+    if not isinstance(dataset, JointExtractionDataset):
         raise TypeError(
             f"a {type(dataset).__name__} is no JointExtractionDataset: make one of the records; a part of the data is a "
             "JointExtractionDataset of a part of the records"
         )
+    for name in ("entity_types", "relation_types", "symmetric_relations") if config is not None else ():
+        theirs, ours = getattr(dataset.config, name), getattr(config, name)
+        if theirs != ours:
+            raise ValueError(
+                f"a data set for the {name} {theirs}, but the model has {ours}: make it with the model's configuration"
+            )
 
 
 class _SamplerEpoch(TrainerCallback):

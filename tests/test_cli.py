@@ -725,6 +725,12 @@ def test_learn_constraints_checks_its_data(tmp_path, data, capsys):
         assert f"{data}: record 0: {problem}" in failed(capsys, "learn-constraints", folder, data)
     data.write_text("[]")
     assert f"{data}: there is no record" in failed(capsys, "learn-constraints", folder, data)
+    data.write_text(json.dumps([{**good, "entities": []}]))
+    for command in ("learn-constraints", "learn-thresholds"):
+        assert f"{data}: no entities, from which nothing can be learnt" in failed(capsys, command, folder, data)
+    for command in ("info", "predict"):
+        other = ["--text", "x"] if command == "predict" else []
+        assert f"{data}: a file, not the folder of a model" in failed(capsys, command, data, *other)
     assert (folder / "config.json").read_bytes() == before
     data.write_text(json.dumps([good]))
     (folder / "config.json").write_text('{"a')

@@ -40,6 +40,7 @@ from modeling_aspert import (
     reports,
 )
 from modeling_aspert.extraction import Sentence
+from modeling_aspert.files import try_lock
 from modeling_aspert.scoring import compute_scores
 from tests.training_corpus import (
     MAX_POSITIONS,
@@ -1164,6 +1165,36 @@ def test_an_encoder_is_not_evaluated(corpus: Path, encoder: Path, tmp_path: Path
 def test_the_output_is_not_written_among_the_data(corpus: Path, encoder: Path) -> None:
     with pytest.raises(ValueError, match="is the folder of the data"):
         run(corpus, encoder, corpus)
+
+
+def test_a_finished_model_is_not_overwritten(corpus: Path, encoder: Path, tmp_path: Path) -> None:
+    fields = {"max_steps": 1, "save_strategy": "no", "load_best_model_at_end": "false"}
+    run(corpus, encoder, tmp_path / "output", **fields)
+    before = (tmp_path / "output" / "model.safetensors").read_bytes()
+    with pytest.raises(ValueError, match="output holds a model already, which would be overwritten"):
+        run(corpus, encoder, tmp_path / "output", **fields, seed=7)
+    assert (tmp_path / "output" / "model.safetensors").read_bytes() == before
+
+
+@pytest.mark.skipif(os.name != "posix", reason="locks of POSIX")
+def test_two_trainings_do_not_share_a_folder(corpus: Path, encoder: Path, tmp_path: Path) -> None:
+    holder = os.open(tmp_path, os.O_RDONLY)
+    try:
+        assert try_lock(holder)
+        with pytest.raises(ValueError, match="another training writes there"):
+            run(corpus, encoder, tmp_path, max_steps=1)
+    finally:
+        os.close(holder)
+    run(corpus, encoder, tmp_path, max_steps=1)
+    # what a run held is free after it
+    holder = os.open(tmp_path, os.O_RDONLY)
+    assert try_lock(holder)
+    os.close(holder)
+
+
+def test_a_file_is_no_encoder(corpus: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="train.json: a file, not the folder of a model"):
+        run(corpus, corpus / "train.json", tmp_path / "output")
 
 
 def test_an_output_may_be_called_like_a_corpus(encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

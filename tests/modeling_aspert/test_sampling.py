@@ -453,6 +453,19 @@ def test_grouping_by_length():
         ({"tokens": ["Ann"], "entities": {"type": ["Person"], "start": [0], "end": [1]}}, "entities that are no list"),
         ({"tokens": ["Ann"], "entities": [{"type": "Person", "start": 0}]}, "one of its entities without 'end'"),
         ({"tokens": ["Ann"], "relations": ["x"]}, "relations that are no list of mappings"),
+        ({"tokens": ["Ann", 5]}, "a token 5 that is no string"),
+        (
+            {"tokens": ["Ann"], "entities": [{"type": "Person", "start": "0", "end": 1}]},
+            "one of its entities with start = '0'",
+        ),
+        (
+            {"tokens": ["Ann"], "entities": [{"type": ["Person"], "start": 0, "end": 1}]},
+            "one of its entities with type = ..Person..",
+        ),
+        (
+            {"tokens": ["Ann"], "entities": [{"type": "Person", "start": False, "end": 1}]},
+            "one of its entities with start = False",
+        ),
         (record_of(3, [(0, 1)], [(RELATIONS[0], 0, 0)]), f"a relation '{RELATIONS[0]}' of entity 0 with itself"),
     ],
 )

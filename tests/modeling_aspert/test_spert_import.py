@@ -222,3 +222,39 @@ def test_predictions_of_sperts_own_code(spert_reference, corpora):
             (entry["head"], entry["tail"], entry["type"]): pytest.approx(entry["score"], abs=1e-4)
             for entry in theirs["relations"]
         }
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "said"),
+    [
+        (
+            "rel_classifier.bias",
+            lambda weight: weight * float("nan"),
+            "rel_classifier.bias holds NaN or infinite numbers",
+        ),
+        ("bert.embeddings.LayerNorm.weight", lambda weight: weight / 0, "LayerNorm.weight holds NaN or infinite"),
+        ("entity_classifier.weight", lambda weight: weight[:, 1:], "its weights are not those of .*config.json: copy"),
+        (
+            "bert.embeddings.LayerNorm.bias",
+            lambda weight: weight[1:],
+            "its weights are not those of .*config.json: copy",
+        ),
+        (
+            "size_embeddings.weight",
+            lambda weight: weight[0],
+            "size_embeddings.weight has 1 dimensions, not 2: copy it",
+        ),
+        (
+            "rel_classifier.bias",
+            lambda weight: weight[0],
+            "rel_classifier.bias has 0 dimensions, not 1: copy it again",
+        ),
+    ],
+)
+def test_weights_that_do_not_fit(checkpoint, name, change, said):
+    folder, types = checkpoint
+    weights = load_file(folder / "model.safetensors")
+    weights[name] = change(weights[name]).contiguous()
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=f"model.safetensors: .*{said}"):
+        load_spert(folder, types)

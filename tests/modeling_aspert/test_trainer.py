@@ -591,6 +591,21 @@ def test_a_model_for_each_training(encoder: Path, tmp_path: Path) -> None:
     assert models[1].config.relation_threshold == 0.0
 
 
+def test_data_for_other_labels_are_refused(encoder: Path, tmp_path: Path) -> None:
+    made = make_trainer(encoder, tmp_path, make_records(3, 3))
+    labels = {**LABELS, "entity_types": LABELS["entity_types"][::-1]}
+    other = AspertForJointExtraction.from_encoder_pretrained(encoder, **labels, **NO_DROPOUT)
+    again = {"processing_class": made.processing_class, "args": made.args}
+    said = "a data set for the entity_types .*, but the model has"
+    for given in ({"train_dataset": made.train_dataset}, {"eval_dataset": {"one": made.train_dataset}}):
+        with pytest.raises(ValueError, match=said):
+            AspertTrainer(other, **again, **given)
+        with pytest.raises(ValueError, match=said):
+            AspertTrainer(model_init=lambda: other, **again, **given)
+    with pytest.raises(ValueError, match=said):
+        AspertTrainer(other, **again).evaluate(made.train_dataset)
+
+
 def test_a_search_seeks_the_highest_score(encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trainer = make_trainer(encoder, tmp_path, make_records(3, 3))
     asked: list[tuple] = []
