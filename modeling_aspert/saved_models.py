@@ -26,6 +26,11 @@ def load_saved(
         OSError: no such Hub name, or files that are missing.
     """
     config = load_config(name_or_path, revision)
+    graphs = sorted(Path(name_or_path).glob("*.onnx"))
+    if graphs and not any(Path(name_or_path).glob("*.safetensors")):
+        raise ValueError(
+            f"{graphs[0]}: a model exported to ONNX: give the model that it was made of, or export that again"
+        )
     place = {"revision": revision} if revision else {}
     with naming(name_or_path, ": the weights"):
         model = AspertForJointExtraction.from_pretrained(name_or_path, dtype=dtype, **place)

@@ -543,6 +543,7 @@ def test_none_class_target_is_one_for_negative_pairs():
     assert pushed_up[positives:].tolist() == [[False, False, False, True]]
 
 
+@pytest.mark.filterwarnings("error:Initializing zero-element")
 def test_without_relation_types():
     """A model for entities alone trains and predicts, with and without the none class."""
     records = [{**record, "relations": []} for record in tiny.RECORDS]

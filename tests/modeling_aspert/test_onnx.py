@@ -249,6 +249,12 @@ def test_the_command_and_what_takes_its_folder(exported, tmp_path, capsys):
     errors = capsys.readouterr().err.splitlines()
     assert "--dtype bfloat16" in errors[0] and "runs on the CPU" in errors[1]
     assert "relations.onnx is missing: export the model again" in errors[2]
+    assert aspert_cli.main(["export-onnx", str(folder), "--output", str(tmp_path / "again")]) == 2
+    (folder / "spans.onnx").rename(folder / "relations.onnx")
+    assert aspert_cli.main(["predict", str(folder), str(data)]) == 2
+    errors = capsys.readouterr().err.splitlines()
+    assert "spans.onnx: a model exported to ONNX: give the model that it was made of" in errors[0]
+    assert "relations.onnx: a model exported to ONNX: give the model that it was made of" in errors[1]
 
 
 @pytest.mark.parametrize("part", ["span_classifier.input", "relation_classifier.output"])
