@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from os import PathLike
 from typing import Any
 
 from .problems import DataError, Problem
-from .reading import json_type, read_json
+from .reading import json_type, not_an_object, read_json
 from .writing import write_json
 
 
@@ -18,7 +18,7 @@ class LabelSchema:
     """Entity and relation types in the order of their ids, the symmetric relation types, and texts for people.
 
     `descriptions` maps a type to its long name; a type without one is described by its own name. Raises `ValueError`
-    for types given twice and for symmetric types that are no relation types.
+    for types given twice and for symmetric types that are no relation types, `TypeError` for a string of types.
     """
 
     entity_types: tuple[str, ...]
@@ -29,6 +29,8 @@ class LabelSchema:
     def __post_init__(self) -> None:
         for name in ("entity_types", "relation_types", "symmetric_relations"):
             types = getattr(self, name)
+            if isinstance(types, str):
+                raise TypeError(f"{name} = {types!r} is a string, not a tuple of types; write ({types!r},)")
             if len(set(types)) < len(types):
                 raise ValueError(f"{name} holds a type more than once: {types}; keep one of each")
         relation_types = set(self.relation_types)
@@ -50,24 +52,47 @@ class LabelSchema:
     def from_records(cls, records: Iterable[dict[str, Any]], symmetric_relations: Sequence[str] = ()) -> LabelSchema:
         """Infer the types of records, in the order of their first appearance.
 
-        Records cannot tell which relations are symmetric: name them. Raises `ValueError` if one of these is not used.
+        Records cannot tell which relations are symmetric: name them. Raises `ValueError` if one of these is not used,
+        and `DataError` with every place where no type can be read; `validate_records` checks the rest.
         """
-        entity_types: dict[str, None] = {}
-        relation_types: dict[str, None] = {}
-        for record in records:
-            entity_types.update(dict.fromkeys(entity["type"] for entity in record["entities"]))
-            relation_types.update(dict.fromkeys(relation["type"] for relation in record["relations"]))
-        return cls(tuple(entity_types), tuple(relation_types), tuple(symmetric_relations))
+        types: dict[str, dict[str, None]] = {"entities": {}, "relations": {}}
+        problems: list[Problem] = []
+        for index, record in enumerate(records):
+            found = list(_unreadable_types(index, record))
+            problems.extend(found)
+            if not found:
+                for kind, names in types.items():
+                    names.update(dict.fromkeys(item["type"] for item in record[kind]))
+        if problems:
+            raise DataError(problems)
+        return cls(tuple(types["entities"]), tuple(types["relations"]), tuple(symmetric_relations))
 
     def to_file(self, path: str | PathLike[str]) -> None:
         """Write a types file in SpERT's format, whole or not at all; `short` is the type's name. Raises `OSError`."""
+        write_json(path, self._content())
+
+    def add_to_file(self, path: str | PathLike[str]) -> None:
+        """Add what a types file lacks: types, and that a relation is symmetric. The rest of its entries stays.
+
+        The file is written whole or left as it was. Raises `OSError`, and `DataError` where it cannot be read.
+        """
+        content = read_json(path)
+        _TypesFile(str(path), content).schema()  # raises
+        for kind, entries in self._content().items():
+            for name, entry in entries.items():
+                known = content[kind].setdefault(name, entry)
+                if entry.get("symmetric"):
+                    known["symmetric"] = True
+        write_json(path, content)
+
+    def _content(self) -> dict[str, dict[str, dict[str, Any]]]:
         symmetric = set(self.symmetric_relations)
         entities = {name: {"short": name, "verbose": self.describe(name)} for name in self.entity_types}
         relations = {
             name: {"short": name, "verbose": self.describe(name), "symmetric": name in symmetric}
             for name in self.relation_types
         }
-        write_json(path, {"entities": entities, "relations": relations})
+        return {"entities": entities, "relations": relations}
 
     def describe(self, name: str) -> str:
         """Return the long name of a type."""
@@ -92,6 +117,35 @@ def label_problem(name: Any) -> tuple[str, str] | None:
     if not name.isprintable():  # control characters, lone surrogates
         return "a name with characters that cannot be printed", "leave them out"
     return None
+
+
+def _unreadable_types(index: int, record: Any) -> Iterator[Problem]:
+    """Yield the problems of a record in which the types of its entities and relations cannot be read."""
+    if not isinstance(record, dict):
+        yield not_an_object("records", index, record)
+        return
+
+    def problem(place: str, problem: str, mend: str, **value: Any) -> Problem:
+        orig_id = record.get("orig_id")
+        return Problem(file="records", record=index, orig_id=orig_id, field=place, problem=problem, mend=mend, **value)
+
+    for kind in ("entities", "relations"):
+        if kind not in record:
+            yield problem(kind, "the key is missing", "add it with [] if there are none")
+            continue
+        items = record[kind]
+        if not isinstance(items, list):
+            yield problem(kind, f"{json_type(items)}, not a list", "write [] if there are none", value=items)
+            continue
+        for i, item in enumerate(items):
+            place = f"{kind}[{i}]"
+            if not isinstance(item, dict):
+                yield problem(place, f"{json_type(item)}, not an object", "write an object with type", value=item)
+            elif "type" not in item:
+                yield problem(f"{place}.type", "the key is missing", "add the type's name")
+            elif not isinstance(item["type"], str):
+                name = item["type"]
+                yield problem(f"{place}.type", f"{json_type(name)}, not a string", "write the type's name", value=name)
 
 
 class _TypesFile:

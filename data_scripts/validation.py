@@ -38,7 +38,12 @@ def validate_records(
 
     Returns:
         All errors and warnings; nothing is raised, whatever the records hold.
+
+    Raises:
+        ValueError: a `max_span_width` below 1.
     """
+    if max_span_width < 1:
+        raise ValueError(f"max_span_width = {max_span_width} is not valid: it must be >= 1")
     check = _Check(schema, str(source), max_span_width)
     if not isinstance(records, list):
         check.add_error("", f"{json_type(records)}, not a list of records", "put the records in a list")

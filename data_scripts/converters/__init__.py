@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,7 +13,7 @@ from ..reading import JSONL_SUFFIXES
 from ..schema import LabelSchema, nearest
 from ..validation import validate_records
 from ..writing import write_records
-from .brat import brat_files, read_brat
+from .brat import brat_pairs, read_brat
 from .conversion import Conversion
 from .corp import read_corp
 from .drug_ae import read_drug_ae
@@ -34,8 +35,9 @@ def convert(
         source_format: `dygie` (SciERC's JSONL), `drug-ae` (ADE's DRUG-AE.rel), `brat` or `corp` (CoNLL04).
         input: see the reader of the format.
         output: a `.json` file (a list) or a `.jsonl` file (a record a line).
-        types_output: the types file; the types are in the order of their first appearance. One that is there grows: its
-            types stay, and so the conversions of train, dev and test can share it.
+        types_output: the types file; the types are in the order of their first appearance. One that is there grows by
+            the types that it lacks, and so the conversions of train, dev and test can share it; what it says of its
+            types stays, but that the `symmetric_relations` become symmetric. Without a new type it is left as it is.
         symmetric_relations: relation types to mark as symmetric in the types file.
 
     Returns:
@@ -46,7 +48,7 @@ def convert(
             The message names every problem's place.
         ValueError: an unknown format, an output of another kind, an output that is an input or the other output too,
             or a symmetric relation that does not occur.
-        OSError: a file cannot be written; it is then left as it was.
+        OSError: a file cannot be written; it is then left as it was. The types file is written after the records.
     """
     if source_format not in FORMATS:
         near = nearest(source_format, list(FORMATS))
@@ -57,11 +59,12 @@ def convert(
     _refuse_overwriting(source_format, Path(input), *(path for path in (output, types_output) if path is not None))
     conversion = FORMATS[source_format](input)
     found = conversion.schema
-    grown = LabelSchema.from_file(types_output) if types_output is not None and Path(types_output).exists() else found
+    old = LabelSchema.from_file(types_output) if types_output is not None and Path(types_output).exists() else None
+    base = old or found
     conversion.schema = replace(
-        grown,
+        base,
         **{
-            kind: tuple(dict.fromkeys([*getattr(grown, kind), *getattr(found, kind), *more]))
+            kind: tuple(dict.fromkeys([*getattr(base, kind), *getattr(found, kind), *more]))
             for kind, more in (
                 ("entity_types", ()),
                 ("relation_types", ()),
@@ -72,17 +75,18 @@ def convert(
     report = validate_records(conversion.records, conversion.schema, str(input))
     report.raise_for_errors()
     conversion.warnings.extend(report.warnings)
-    if types_output is not None:
-        conversion.schema.to_file(types_output)
     write_records(output, conversion.records)
+    if types_output is not None and old is None:
+        conversion.schema.to_file(types_output)
+    elif types_output is not None and conversion.schema != old:
+        conversion.schema.add_to_file(types_output)
     return conversion
 
 
 def _refuse_overwriting(source_format: str, input: Path, *outputs: str | PathLike[str]) -> None:
     read = [input]
     if source_format == "brat":
-        suffixes = (".txt", ".ann")
-        read += brat_files(input) if input.is_dir() else map(input.with_suffix, suffixes)
+        read += itertools.chain.from_iterable(brat_pairs(input))
     taken = set(map(os.path.realpath, read))
     for output in outputs:
         if os.path.realpath(output) in taken:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os.path
 import re
 from bisect import bisect_right
 from collections import defaultdict
+from collections.abc import Callable
 from itertools import accumulate
 from os import PathLike
 from pathlib import Path
@@ -16,7 +18,7 @@ from ..schema import LabelSchema
 from .conversion import Conversion, split_words, word_span
 
 _ENTITY = re.compile(r"(\S+) ([0-9]{1,9}) ([0-9]{1,9})((?:;[0-9]+ [0-9]+)*)")
-_RELATION = re.compile(r"(\S+) \w+:(\S+) \w+:(\S+)")
+_RELATION = re.compile(r"(\S+) (\w+):(\S+) (\w+):(\S+)")
 _OTHER = {"E": "events", "A": "attributes", "M": "attributes", "N": "normalizations", "#": "notes", "*": "sets"}
 
 
@@ -28,20 +30,21 @@ class _Entity(NamedTuple):
 
 
 def read_brat(path: str | PathLike[str]) -> Conversion:
-    """Read entities (T lines) and binary relations (R lines; the first argument is the head).
+    """Read entities (T lines) and binary relations (R lines; the head is Arg1, or the first of other arguments).
 
-    Of a folder, the folders in it are read too; hidden files are not. A record is a line of the text that is not blank;
-    its orig_id is `NAME_NUMBER`, the file's name from the folder on and the number of the line, from 0. Words are those
-    of `split_words`, cut at the borders of entities. What has no place in a record is left out, with a warning that counts
-    and names it: discontinuous entities, entities and relations across lines, relations whose arguments were left out, and
-    lines of other kinds. Raises `DataError` with every problem of the files.
+    Of a folder, the folders in it are read too; hidden files are not. The suffixes may be in capitals. A record is a
+    line of the text that is not blank; its orig_id is `NAME_NUMBER`, the file's name from the folder on and the number
+    of the line, from 0. Words are those of `split_words`, cut at the borders of entities. What has no place in a
+    record is left out, with a warning that counts and names it: discontinuous entities, entities and relations across
+    lines, relations whose arguments were left out, and lines of other kinds. Raises `DataError` with every problem of
+    the files.
     """
     conversion = Conversion([], LabelSchema(()))
     problems: list[Problem] = []
     folder = Path(path) if Path(path).is_dir() else Path(path).parent
-    for text_path in _texts(Path(path)):
+    for text_path, annotation_path in brat_pairs(Path(path)):
         try:
-            document = _Document(text_path, text_path.relative_to(folder).with_suffix("").as_posix())
+            document = _Document(text_path, annotation_path, text_path.relative_to(folder).with_suffix("").as_posix())
         except DataError as error:
             problems.extend(error.problems)
         else:
@@ -53,29 +56,41 @@ def read_brat(path: str | PathLike[str]) -> Conversion:
     return conversion
 
 
-def _texts(path: Path) -> list[Path]:
-    """Return the text files of a folder, or that of one pair; the check that each has its annotations comes later."""
+def brat_pairs(path: Path) -> list[tuple[Path, Path]]:
+    """Return the pairs of text and annotations of a folder and of the folders in it (no hidden ones), or one pair.
+
+    Whether both files are there is left to their reader. Raises `DataError` where a folder holds neither.
+    """
     if not path.is_dir():
-        return [path.with_suffix(".txt")]
-    texts = sorted({file.with_suffix(".txt") for file in brat_files(path)})
-    if not texts:
+        return [_pair(path, os.path.exists)]
+    files = {file for file in path.rglob("*") if file.suffix.lower() in (".txt", ".ann")}
+    files = {file for file in files if not any(part.startswith(".") for part in file.relative_to(path).parts)}
+    if not files:
         problem, mend = "holds no .txt and .ann files", "name the folder that does"
         raise DataError([Problem(file=str(path), problem=problem, mend=mend)])
-    return texts
+    return sorted({_pair(file, files.__contains__) for file in files})
 
 
-def brat_files(folder: Path) -> list[Path]:
-    """The texts and annotations of a folder and of the folders in it, but the hidden ones."""
-    files = (file for file in folder.rglob("*") if file.suffix in (".txt", ".ann"))
-    return [file for file in files if not any(part.startswith(".") for part in file.relative_to(folder).parts)]
+def _pair(file: Path, is_there: Callable[[Path], bool]) -> tuple[Path, Path]:
+    """Return the text and the annotations of which `file` is one; the case of their suffixes may differ."""
+
+    def find(suffix: str) -> Path:
+        if file.suffix.lower() == suffix:
+            return file
+        paths = [file.with_suffix(suffix), file.with_suffix(suffix.upper())]
+        if file.suffix.isupper():
+            paths.reverse()
+        return next(filter(is_there, paths), paths[0])
+
+    return find(".txt"), find(".ann")
 
 
 class _Document:
     """One text with its annotations. Raises `DataError` with every problem of the pair."""
 
-    def __init__(self, text_path: Path, name: str):
+    def __init__(self, text_path: Path, annotation_path: Path, name: str):
         self.name = name
-        self.file = str(text_path.with_suffix(".ann"))
+        self.file = str(annotation_path)
         self.text = read_text(text_path)
         self.lines = self.text.split("\n")
         self.line_starts = list(accumulate((len(line) + 1 for line in self.lines[:-1]), initial=0))
@@ -164,8 +179,12 @@ class _Document:
         if not found.strip():
             self._add(number, columns[1], "no word lies between these characters", "correct the offsets")
             return False
+        problem = ""
         if len(columns) > 2 and columns[2] != re.sub("[\r\n]", " ", found):
             problem = f"the text has {show(found)} there, not {show(columns[2])}"
+        elif end > len(self.text):
+            problem = f"past the end of the {len(self.text)} characters of the text"
+        if problem:
             self._add(number, columns[1], problem, "count characters (not bytes) of the .txt file from 0")
             return False
         line = bisect_right(self.line_starts, start) - 1
@@ -180,7 +199,10 @@ class _Document:
         if not match:
             self._add(number, columns[1], "no binary relation", "write TYPE Arg1:ID Arg2:ID")
             return
-        kind, *arguments = match.groups()
+        kind, role, head_id, other_role, tail_id = match.groups()
+        arguments = [head_id, tail_id]
+        if (role, other_role) == ("Arg2", "Arg1"):
+            arguments.reverse()
         unknown = [argument for argument in arguments if argument not in self.entities and argument not in skipped]
         if unknown:
             self._add(number, columns[1], f"there is no annotation {unknown[0]}", "correct the argument")

@@ -6,7 +6,7 @@ import re
 from os import PathLike
 from typing import Any
 
-from ..problems import DataError, Problem
+from ..problems import DataError, Problem, show
 from ..reading import read_text
 from ..schema import LabelSchema
 from .conversion import Conversion
@@ -25,7 +25,8 @@ def read_corp(path: str | PathLike[str]) -> Conversion:
     """
     records: list[dict[str, Any]] = []
     problems: list[Problem] = []
-    entities: dict[str, int] = {}  # line number in the sentence → entity
+    rows: set[str] = set()  # line numbers in the sentence
+    entities: dict[str, int] = {}  # those of entities → entity
     in_sentence = False
     for number, line in enumerate(read_text(path).split("\n"), start=1):
         columns = line.rstrip("\r").split("\t")
@@ -37,8 +38,12 @@ def read_corp(path: str | PathLike[str]) -> Conversion:
             orig_id = int(sentence) if re.fullmatch(r"[0-9]{1,9}", sentence) else sentence
             if not in_sentence or records[-1]["orig_id"] != orig_id:
                 records.append({"tokens": [], "entities": [], "relations": [], "orig_id": orig_id})
-                entities = {}
+                rows, entities = set(), {}
             in_sentence = True
+            if row in rows:
+                problem = f"the line number {show(row)} is given more than once in the sentence"
+                mend = "give each line of the sentence its own in the third column"
+            rows.add(row)
             tokens = records[-1]["tokens"]
             words = word.split("/") if kind != "O" and word.strip("/") else [word]  # "/" itself is a word
             if kind != "O":

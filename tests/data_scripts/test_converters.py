@@ -298,10 +298,73 @@ def test_a_types_file_grows(tmp_path):
     assert not (tmp_path / "x.json").exists()
 
 
+def test_a_types_file_keeps_its_entries(tmp_path):
+    types = tmp_path / "types.json"
+    person = {"short": "Per", "verbose": "Human being"}
+    old = {"entities": {"Person": person, "Family": {}, "Place": {}}, "relations": {"Siblings": {"short": "Sib"}}}
+    types.write_text(json.dumps({**old, "relations": {**old["relations"], "Lives_In": {}}}))
+    before = types.read_text()
+    write_brat(tmp_path, "doc")
+    convert("brat", tmp_path / "doc.txt", tmp_path / "out.json", types)
+    assert types.read_text() == before  # nothing is new
+    types.write_text(json.dumps(old))
+    convert("brat", tmp_path / "doc.txt", tmp_path / "out.json", types)
+    lives_in = {"short": "Lives_In", "verbose": "Lives_In", "symmetric": False}
+    assert json.loads(types.read_text()) == {**old, "relations": {**old["relations"], "Lives_In": lives_in}}
+    convert("brat", tmp_path / "doc.txt", tmp_path / "out.json", types, ["Siblings"])
+    siblings = {"short": "Sib", "symmetric": True}
+    assert json.loads(types.read_text()) == {**old, "relations": {"Siblings": siblings, "Lives_In": lives_in}}
+
+
+@pytest.mark.parametrize("old", [None, '{"entities": {"Person": {}}, "relations": {}}'])
+def test_without_the_records_the_types_are_not_written(tmp_path, old):
+    types = tmp_path / "types.json"
+    if old:
+        types.write_text(old)
+    write_brat(tmp_path, "doc")
+    with pytest.raises(OSError, match="cannot be written .*none/out.json"):
+        convert("brat", tmp_path / "doc.txt", tmp_path / "none" / "out.json", types)
+    assert (types.read_text() if types.exists() else None) == old
+
+
 @pytest.mark.parametrize("suffix", [".txt", ".ann"])
 def test_brat_pair(tmp_path, suffix):
     write_brat(tmp_path, "doc")
     assert len(convert("brat", tmp_path / f"doc{suffix}", tmp_path / "out.json").records) == 3
+
+
+def test_brat_suffixes_in_capitals(tmp_path):
+    (tmp_path / "in").mkdir()
+    for name, text, notes in (("ONE", ".TXT", ".ANN"), ("Two", ".TXT", ".ann"), ("three", ".txt", ".ANN")):
+        (tmp_path / "in" / (name + text)).write_text("Rome")
+        (tmp_path / "in" / (name + notes)).write_text("T1\tPlace 0 4\tRome\n")
+    conversion = convert("brat", tmp_path / "in", tmp_path / "out.json")
+    assert [record["orig_id"] for record in conversion.records] == ["ONE_0", "Two_0", "three_0"]
+    assert [len(record["entities"]) for record in conversion.records] == [1, 1, 1]
+    for name in ("ONE.TXT", "ONE.ANN", "Two.TXT", "Two.ann", "three.txt", "three.ANN"):
+        (record,) = convert("brat", tmp_path / "in" / name, tmp_path / "out.json").records
+        assert record["orig_id"] == f"{name.partition('.')[0]}_0" and len(record["entities"]) == 1
+    for output in (tmp_path / "in" / "ONE.ANN", tmp_path / "in" / "Two.ann"):
+        with pytest.raises(ValueError, match="would be overwritten"):
+            convert("brat", output.with_suffix(".TXT"), tmp_path / "out.json", output)
+    (tmp_path / "in" / "FOUR.TXT").touch()
+    (found,) = problems("brat", tmp_path / "in", tmp_path)
+    assert found == "in/FOUR.ANN: does not exist; check the path"
+
+
+@pytest.mark.parametrize(
+    ("relation", "head", "tail"),
+    [
+        ("Lives_In Arg1:T1 Arg2:T2", 0, 1),
+        ("Lives_In Arg2:T2 Arg1:T1", 0, 1),
+        ("Lives_In Place:T2 Person:T1", 1, 0),
+        ("Lives_In Arg2:T2 Person:T1", 1, 0),
+    ],
+)
+def test_brat_roles(tmp_path, relation, head, tail):
+    write_brat(tmp_path, "doc", f"T1\tPerson 0 3\tAnn\nT2\tPlace 13 21\tNew York\nR1\t{relation}\n")
+    records = convert("brat", tmp_path / "doc.txt", tmp_path / "out.json").records
+    assert records[0]["relations"] == [{"type": "Lives_In", "head": head, "tail": tail}]
 
 
 @pytest.mark.parametrize(
@@ -309,6 +372,10 @@ def test_brat_pair(tmp_path, suffix):
     [
         ("T1\tPerson 0 4\tAnn", "line 1 = 'Person 0 4': the text has 'Ann ' there, not 'Ann'; count characters"),
         ("T1\tPerson 0 99999\tAnn", "line 1 = 'Person 0 99999': the text has"),
+        (
+            "T1\tPerson 44 99",
+            "line 1 = 'Person 44 99': past the end of the 51 characters of the text; count characters",
+        ),
         ("T1\tPerson 3 3\t", "line 1 = 'Person 3 3': no word lies between these characters"),
         ("T1\tPerson zero 3\tAnn", "line 1 = 'Person zero 3': no entity; write TYPE START END"),
         ("T1\tPerson 0 3\tAnn\nT1\tPlace 13 21\tNew York", "line 2 = 'T1\\tPlace 13 21\\tNew York': the ID is given"),
@@ -380,6 +447,16 @@ def test_bad_corp(tmp_path):
         "in.corp: line 8 = '1\\t2\\tOrgBased_In': head or tail is no entity; write lines of the sentence's entities "
         "(1, 3, 4)",
         "in.corp: line 15 = 'a\\tb': 2 columns; write 9 for a word, 3 for a relation, parted by tabs",
+    ]
+
+
+@pytest.mark.parametrize("kind", ["Loc", "O"])
+def test_corp_with_a_line_number_twice(tmp_path, kind):
+    text = CORP.replace("12 Loc 3", f"12 {kind} 1")
+    (tmp_path / "in.corp").write_text(text.replace("1 3 OrgBased_In\n", "").replace(" ", "\t"))
+    assert problems("corp", tmp_path / "in.corp", tmp_path) == [
+        f"in.corp: line 4 = '12\\t{kind}\\t1\\tO\\tNNP\\tRome\\tO\\tO\\tO': the line number '1' "
+        "is given more than once in the sentence; give each line of the sentence its own in the third column"
     ]
 
 

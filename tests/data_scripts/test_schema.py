@@ -48,6 +48,64 @@ def test_from_records_keeps_the_order_of_first_appearance():
         LabelSchema.from_records(records, ["x"])
 
 
+@pytest.mark.parametrize(
+    ("record", "expected"),
+    [
+        ({"relations": []}, "entities: the key is missing; add it with [] if there are none"),
+        ({"entities": []}, "relations: the key is missing; add it with [] if there are none"),
+        ({"entities": None, "relations": []}, "entities = None: null, not a list; write [] if there are none"),
+        ({"entities": [3], "relations": []}, "entities[0] = 3: an integer, not an object; write an object with type"),
+        ({"entities": [], "relations": [{}]}, "relations[0].type: the key is missing; add the type's name"),
+        (
+            {"entities": [{"type": "A"}, {"type": None}], "relations": []},
+            "entities[1].type = None: null, not a string; write the type's name",
+        ),
+        ([], "record = []: a list, not an object; write an object { }, or leave it out"),
+    ],
+)
+def test_records_without_types(record, expected):
+    with pytest.raises(DataError) as caught:
+        LabelSchema.from_records([{"entities": [], "relations": []}, record])
+    assert str(caught.value) == f"records: record 1: {expected}"
+
+
+def test_every_record_without_types_is_named():
+    with pytest.raises(DataError) as caught:
+        LabelSchema.from_records([{"orig_id": 7}, {"entities": [{}], "relations": []}])
+    assert [(problem.record, problem.orig_id, problem.field) for problem in caught.value.problems] == [
+        (0, 7, "entities"),
+        (0, 7, "relations"),
+        (1, None, "entities[0].type"),
+    ]
+
+
+def test_add_to_file_keeps_what_is_there(tmp_path):
+    path = tmp_path / "types.json"
+    path.write_text(json.dumps(TYPES))
+    LabelSchema(("Place", "Firm"), ("Lives_In", "Near"), ("Lives_In", "Near")).add_to_file(path)
+    assert json.loads(path.read_text()) == {
+        "entities": {**TYPES["entities"], "Firm": {"short": "Firm", "verbose": "Firm"}},
+        "relations": {
+            **TYPES["relations"],
+            "Lives_In": {"short": "Lives", "symmetric": True},
+            "Near": {"short": "Near", "verbose": "Near", "symmetric": True},
+        },
+    }
+    path.write_text("{}")
+    with pytest.raises(DataError, match="entities: the key is missing"):
+        LabelSchema(("A",)).add_to_file(path)
+    assert path.read_text() == "{}"
+
+
+def test_a_string_of_types_is_refused():
+    with pytest.raises(
+        TypeError, match=r"entity_types = 'Person' is a string, not a tuple of types; write \('Person',"
+    ):
+        LabelSchema("Person")
+    with pytest.raises(TypeError, match="relation_types = 'R' is a string"):
+        LabelSchema(("A",), "R")
+
+
 def test_types_given_twice_are_refused():
     with pytest.raises(ValueError, match="entity_types holds a type more than once"):
         LabelSchema(("A", "A"))

@@ -337,3 +337,9 @@ def test_the_search_for_what_was_meant_is_bounded(monkeypatch):
     assert len(report.errors) == 300
     assert report.errors[2].mend == "write 'type0', or add 'typo2' to the types file"
     assert report.errors[3].mend.startswith("write one of type0, type1, type2, ")
+
+
+@pytest.mark.parametrize("width", [0, -3])
+def test_a_span_width_below_1_is_refused(width):
+    with pytest.raises(ValueError, match=f"^max_span_width = {width} is not valid: it must be >= 1$"):
+        validate_records([GOOD], SCHEMA, "x.json", width)
