@@ -23,7 +23,7 @@ import typing
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -271,16 +271,19 @@ def _alone(args: AspertTrainingArguments) -> Iterator[None]:
     if not args.do_train or args.process_index or os.name != "posix":
         yield
         return
-    Path(args.output_dir).mkdir(parents=True, exist_ok=True)
-    folder = os.open(args.output_dir, os.O_RDONLY)
+    output = Path(args.output_dir)
+    missing = [folder for folder in (output, *output.parents) if not folder.exists()]
+    output.mkdir(parents=True, exist_ok=True)
+    folder = os.open(output, os.O_RDONLY)
     try:
         if not try_lock(folder):
-            raise ValueError(
-                f"{args.output_dir}: another training writes there: wait for it, or give another --output_dir"
-            )
+            raise ValueError(f"{output}: another training writes there: wait for it, or give another --output_dir")
         yield
     finally:
         os.close(folder)
+        for made in missing:
+            with suppress(OSError):  # something was written to it
+                made.rmdir()
 
 
 def _run(model_args: Any, data_args: DataArguments, args: AspertTrainingArguments) -> dict[str, float]:

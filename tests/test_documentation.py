@@ -28,8 +28,8 @@ def blocks(page: Path) -> list[tuple[str, str]]:
 
 
 def shown_commands() -> list[list[str]]:
-    """The words of each line of all console blocks."""
-    codes = [code for page in PAGES for language, code in blocks(page) if language == "console"]
+    """The words of each command of all console blocks."""
+    codes = [code.replace("\\\n", " ") for page in PAGES for language, code in blocks(page) if language == "console"]
     return [shlex.split(line.removeprefix("$ "), comments=True) for code in codes for line in code.splitlines()]
 
 
