@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import shlex
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -274,29 +274,42 @@ def _deviations(regime: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str,
 
 def _all_runs(results: Sequence[Result], corpora: Mapping[str, Corpus]) -> str:
     """Every configuration that was run, so that no result is left out of sight."""
-    lines = ["## All runs", ""]
     if not results:
-        return "\n".join([*lines, "None yet.\n"])
+        return "## All runs\n\nNone yet.\n"
     # where a kill came after the training, the last attempt only evaluated
     total = sum(max(result.content.get(name) or 0.0 for name in ("seconds", "train_seconds")) for result in results)
     machines = sorted({_machine(result.content.get("machine") or {}) for result in results})
     commits = sorted({str(result.content.get("commit")) for result in results})
-    lines += [
+    text = (
         f"{len(results)} runs, {total / 3600:.1f} hours in all, on {'; '.join(machines)}. Commits: {', '.join(commits)} (*dirty*: "
         "with changes that were not committed). Scores: the corpus's headline on test, mean ± standard deviation over all "
-        "runs of the row. Minutes: of a training, fewest and most; other runs may have gone on beside it.",
-        "",
-        "| corpus | encoder | model | other settings | runs | entities | relations | minutes |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for place, headline, group in _models(results, corpora):
-        cells = [*place, str(len(group))]
+        "runs of the row. Minutes: of a training, fewest and most; other runs may have gone on beside it."
+    )
+
+    def cells(headline: tuple[str, str], group: Sequence[Result]) -> Iterator[str]:
         for score in headline:
             values = [value for result in group if (value := result.score(score)) is not None]
-            cells.append(_spread(values) if values else "")
+            yield _spread(values) if values else ""
         minutes = sorted(round(seconds / 60) for result in group if (seconds := result.content.get("train_seconds")))
-        cells.append(" … ".join(map(str, dict.fromkeys(minutes[:: len(minutes) - 1 or 1]))) if minutes else "")
-        lines.append("| " + " | ".join(cells) + " |")
+        yield " … ".join(map(str, dict.fromkeys(minutes[:: len(minutes) - 1 or 1]))) if minutes else ""
+
+    return _by_model("All runs", text, ["entities", "relations", "minutes"], cells, results, corpora)
+
+
+def _by_model(
+    title: str,
+    text: str,
+    columns: Sequence[str],
+    cells: Callable[[tuple[str, str], Sequence[Result]], Iterable[str]],
+    results: Iterable[Result],
+    corpora: Mapping[str, Corpus],
+) -> str:
+    """A section with a row for each model: what was trained, the number of runs, and the cells of their headline scores
+    and the runs."""
+    columns = ["corpus", "encoder", "model", "other settings", "runs", *columns]
+    lines = [f"## {title}", "", text, "", "| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
+    for place, headline, group in _models(results, corpora):
+        lines.append("| " + " | ".join([*place, str(len(group)), *cells(headline, group)]) + " |")
     return "\n".join(lines) + "\n"
 
 
@@ -324,28 +337,24 @@ def _constraints_section(
     corpora: Mapping[str, Corpus],
 ) -> str:
     """What constraints do to the predictions of finished runs, by model."""
-    lines = [
-        "## What helps: constraints on finished predictions",
-        "",
+    text = (
         "What is gained where the predictions of a model that was trained without constraints are kept to what the training "
         "data show (`python benchmarks/rescoring.py`; nothing is trained): relations only between *types* of head and tail "
         "that they join there, no *overlaps* of entities where there are none, and *both*. Headline scores on test, in "
-        "percent; differences are means over the runs ± their standard deviation.",
-        "",
-        "| corpus | encoder | model | other settings | runs | relations | types | overlaps | both | entities | both |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
-    ]
+        "percent; differences are means over the runs ± their standard deviation."
+    )
     constrained = {name: scores["constraints"] for name, scores in rescored.items() if "constraints" in scores}
+
+    def cells(headline: tuple[str, str], group: Sequence[Result]) -> Iterator[str]:
+        for score, names in zip(reversed(headline), (("types", "overlaps", "both"), ("both",))):
+            yield _spread([run.score(score) for run in group])
+            for name in names:
+                gains = [constrained[run.content["id"]][name][score] - run.score(score) for run in group]
+                yield _spread(gains, "+")
+
+    title, columns = "What helps: constraints on finished predictions", ["relations", "types", "overlaps", "both"]
     known = [result for result in results if result.content["id"] in constrained]
-    for place, (entities, relations), group in _models(known, corpora):
-        cells = [*place, str(len(group)), _spread([run.score(relations) for run in group])]
-        for score, name in ((relations, "types"), (relations, "overlaps"), (relations, "both"), (entities, "both")):
-            if score == entities:
-                cells.append(_spread([run.score(entities) for run in group]))
-            gains = [constrained[run.content["id"]][name][score] - run.score(score) for run in group]
-            cells.append(_spread(gains, "+"))
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+    return _by_model(title, text, [*columns, "entities", "both"], cells, known, corpora)
 
 
 def _spans_section(
@@ -354,28 +363,32 @@ def _spans_section(
     corpora: Mapping[str, Corpus],
 ) -> str:
     """How far relations fall with the spans of their arguments, by model."""
-    lines = [
-        "## Where relations are lost",
-        "",
+    text = (
         "With the spans of their arguments, or between right spans (`python benchmarks/rescoring.py`; nothing is trained). "
         "*Gold found*: the gold relations both of whose spans were predicted; *predicted right*: the predicted relations both "
         "of whose spans are gold; precision, recall and F1: between these; *missed between*: the gold relations that are missed "
         "though both spans were predicted. Entity types do not count. Test split, in percent, mean ± standard deviation over "
-        "the runs.",
-        "",
-        "| corpus | encoder | model | other settings | runs | RE boundaries micro F1 | gold found | predicted right | precision | "
-        "recall | F1 | missed between |",
-        "|---|---|---|---|---|---|---|---|---|---|---|---|",
+        "the runs."
+    )
+
+    def cells(headline: tuple[str, str], group: Sequence[Result]) -> Iterator[str]:
+        yield _spread([run.score("re_boundaries_micro_f1") for run in group])
+        spans = [rescored[run.content["id"]]["spans"] for run in group]
+        for name in ("gold", "predicted", "precision", "recall", "f1"):
+            yield _spread([one[name] for one in spans])
+        yield _spread([one["gold"] * (100.0 - one["recall"]) / 100.0 for one in spans])
+
+    columns = [
+        "RE boundaries micro F1",
+        "gold found",
+        "predicted right",
+        "precision",
+        "recall",
+        "F1",
+        "missed between",
     ]
     known = [result for result in results if result.content["id"] in rescored]
-    for place, _, group in _models(known, corpora):
-        cells = [*place, str(len(group)), _spread([run.score("re_boundaries_micro_f1") for run in group])]
-        for name in ("gold", "predicted", "precision", "recall", "f1"):
-            cells.append(_spread([rescored[run.content["id"]]["spans"][name] for run in group]))
-        spans = [rescored[run.content["id"]]["spans"] for run in group]
-        cells.append(_spread([one["gold"] * (100.0 - one["recall"]) / 100.0 for one in spans]))
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+    return _by_model("Where relations are lost", text, columns, cells, known, corpora)
 
 
 def _unseen_section(
@@ -384,25 +397,25 @@ def _unseen_section(
     corpora: Mapping[str, Corpus],
 ) -> str:
     """The headline scores without the test sentences that were trained on, by model."""
-    lines = [
-        "## Test sentences that stand in the training data",
-        "",
+    text = (
         "The corpora are used as published, and some test sentences stand word for word in train. Headline scores on test with "
         "and without them (`python benchmarks/rescoring.py`; nothing is trained), in percent, mean ± standard deviation over "
-        "the runs.",
-        "",
-        "| corpus | encoder | model | other settings | runs | sentences | entities | without | relations | without |",
-        "|---|---|---|---|---|---|---|---|---|---|",
-    ]
+        "the runs."
+    )
     unseen = {name: scores["unseen"] for name, scores in rescored.items() if "unseen" in scores}
-    known = [result for result in results if result.content["id"] in unseen]
-    for place, headline, group in _models(known, corpora):
+
+    def cells(headline: tuple[str, str], group: Sequence[Result]) -> Iterator[str]:
         ours = [unseen[run.content["id"]] for run in group]
-        cells = [*place, str(len(group)), ", ".join(sorted({str(one["sentences"]) for one in ours}))]
+        yield ", ".join(sorted({str(one["sentences"]) for one in ours}))
         for score in headline:
-            cells += [_spread([run.score(score) for run in group]), _spread([one[score] for one in ours])]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+            yield from (_spread([run.score(score) for run in group]), _spread([one[score] for one in ours]))
+
+    title, columns = (
+        "Test sentences that stand in the training data",
+        ["sentences", "entities", "without", "relations"],
+    )
+    known = [result for result in results if result.content["id"] in unseen]
+    return _by_model(title, text, [*columns, "without"], cells, known, corpora)
 
 
 def _machine(machine: Mapping[str, Any]) -> str:
