@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from importlib.metadata import EntryPoint
+from pathlib import Path
 
 import pytest
 from tiny import make_model, make_processor
@@ -26,6 +29,7 @@ TEXTS = [
     "Don't stop: Ada's in London (the fox jumps over). \U0001f98a Stop",
 ]
 THRESHOLD = 0.3
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -225,6 +229,14 @@ def test_a_second_component_is_refused(folder):
         pipeline.add_pipe("aspert", name="second", config={"model": folder})
     pipeline.replace_pipe("first", "aspert", config={"model": folder})
     assert pipeline.pipe_names == ["first"]
+
+
+def test_the_import_alone_declares_the_relations():
+    code = (
+        "import modeling_aspert.spacy_component; from spacy.tokens import Doc; print(Doc.has_extension('relations'))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "True\n"
 
 
 def test_another_librarys_relations_are_left_alone(folder):
