@@ -281,7 +281,7 @@ def test_spacy(tmp_path):
         assert found == [(entity["text"].strip(), entity["type"]) for entity in record["entities"]]
         assert doc.spans["aspert"].attrs["scores"] == [entity["score"] for entity in record["entities"]]
         # what doc._.relations holds, or is made of where the component is imported
-        assert doc.user_data["._.", "relations", None, None] == record["relations"]
+        assert list(doc.user_data["._.", "relations", None, None]) == record["relations"]
         assert len(doc._.relations) == len(record["relations"])
     assert docs[0].user_data["id"] == "doc 0" and docs[-1].user_data["id"] == "id\ufffd"
 
