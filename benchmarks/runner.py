@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import fcntl
 import json
 import os
 import shutil
@@ -26,7 +25,7 @@ import yaml
 
 from benchmarks.experiments import ROOT, Run, with_data_dir
 from benchmarks.results import check_launched, collect, is_finished, unusual
-from modeling_aspert.files import write_text
+from modeling_aspert.files import try_lock, write_text
 
 _POLL_SECONDS = 0.2
 _LOG_TAIL_LINES = 8
@@ -153,9 +152,7 @@ def _start(run: Run, options: RunOptions) -> _Job | None:
     work = _work(run, options)
     work.mkdir(parents=True, exist_ok=True)
     lock = open(work / "lock", "w", encoding="utf-8")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    if not try_lock(lock.fileno()):
         lock.close()
         return None
     # an empty field is one that train.py decides

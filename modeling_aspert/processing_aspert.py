@@ -10,6 +10,7 @@ import logging
 import os
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -110,7 +111,8 @@ class AspertProcessor(ProcessorMixin):
         if max_tokens is not None and (isinstance(max_tokens, bool) or not isinstance(max_tokens, int)):
             raise ValueError(f"max_tokens = {max_tokens!r} is not valid: it must be an integer, or None")
         split_words("", word_splitter)
-        split_sentences("", language)
+        with suppress(ImportError):  # pysbd, which only running text needs
+            split_sentences("", language)
         super().__init__(tokenizer, **kwargs)
         limit = tokenizer.model_max_length
         self.max_tokens = max_tokens if max_tokens is not None else (limit if limit < _NO_LIMIT else None)

@@ -170,6 +170,11 @@ class AspertTrainingArguments(TrainingArguments):
             self._n_gpu = 1
 
     @property
+    def evaluated_metric(self) -> str:
+        """`metric_for_best_model` as an evaluation names it, with `eval_`."""
+        return f"eval_{(self.metric_for_best_model or '').removeprefix('eval_')}"
+
+    @property
     def score_for_best_model(self) -> str:
         """`metric_for_best_model` as `compute_scores` names it, without `eval_` and the name of one of several sets."""
         metric = self.metric_for_best_model or _SCORE
@@ -228,7 +233,7 @@ class AspertTrainer(Trainer):
         for dataset in self._given:
             _check_dataset(dataset, None if model is None else model.config)
         prefixes = [f"eval_{name}_" for name in several] or ["eval_"]
-        metric = f"eval_{(args.metric_for_best_model or '').removeprefix('eval_')}"
+        metric = args.evaluated_metric
         if args.eval_strategy != "no" and not any(
             metric == f"{prefix}{args.score_for_best_model}" for prefix in prefixes
         ):
@@ -286,10 +291,8 @@ class AspertTrainer(Trainer):
     ) -> Any:
         """As the Trainer's, but what is sought is by default the highest ``metric_for_best_model``; the Trainer's default is
         the least sum of all scores."""
-        metric = f"eval_{(self.args.metric_for_best_model or '').removeprefix('eval_')}"
-        return super().hyperparameter_search(
-            hp_space, compute_objective or operator.itemgetter(metric), n_trials, direction, **kwargs
-        )
+        objective = compute_objective or operator.itemgetter(self.args.evaluated_metric)
+        return super().hyperparameter_search(hp_space, objective, n_trials, direction, **kwargs)
 
     def call_model_init(self, trial: Any = None) -> AspertForJointExtraction:
         """As the Trainer's; from now on sentences are collated and decoded as the new model's configuration says."""

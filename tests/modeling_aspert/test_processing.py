@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -215,6 +216,12 @@ def test_save_and_load(tmp_path, family):
 def test_rules_that_there_are_not_are_refused(name, value):
     with pytest.raises(ValueError, match=f"{value}.*choose one of"):
         AspertProcessor(tiny.make_tokenizer(), **{name: value})
+
+
+def test_words_need_no_rules_of_sentences(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pysbd", None)
+    processor = AspertProcessor(tiny.make_tokenizer(), language="de")
+    assert processor.encode([["Ada"]])[0].num_words == 1
 
 
 @pytest.mark.parametrize("family", ["bert", "roberta"])
