@@ -27,7 +27,7 @@ from .extraction import CHUNK_INPUTS, Sentence, chunks
 from .files import whole_files, write_text
 from .onnx_model import is_export, load_exported
 from .record_writer import check_target, json_line
-from .saved_models import load_config, load_saved
+from .saved_models import load_config, load_saved, refuse_revision_of_folder
 from .scoring import VIEWS, compute_scores, format_scores
 from .streaming import InputRecord, ResumableJsonlWriter, count_records, input_files, read_inputs
 
@@ -49,21 +49,15 @@ def _naming_the_model(name: str) -> Iterator[None]:
         raise OSError(f"{name}: neither a folder here nor a model that the Hub gives ({reason})") from error
 
 
-def _check_revision(args: Namespace) -> None:
-    if args.revision is not None and Path(args.model).is_dir():
-        raise ValueError(f"--revision {args.revision} is for a Hub name, but {args.model} is a folder: leave it out")
-
-
 def _config(args: Namespace) -> AspertConfig:
     """The configuration of a folder or Hub name."""
-    _check_revision(args)
     with _naming_the_model(args.model):
         return load_config(args.model, args.revision)
 
 
 def load(args: Namespace) -> Extractor:
     """The model and processor of a folder or Hub name, with the options of the command line."""
-    _check_revision(args)
+    refuse_revision_of_folder(args.model, args.revision)
     exported, device = is_export(args.model), _device(args)
     if exported and args.dtype != "float32":
         raise ValueError(f"--dtype {args.dtype}: a model exported to ONNX keeps the dtype of its export")
@@ -446,7 +440,6 @@ def export_onnx(args: Namespace) -> None:
     from .onnx_export import check_extra, export_onnx
 
     check_extra()
-    _check_revision(args)
     if not is_export(args.output):
         _check_model_folder(args.output)
     with _naming_the_model(args.model):

@@ -22,7 +22,7 @@ def load_saved(
 
     Raises:
         FileNotFoundError: no such folder.
-        ValueError: a file that is not what it should be, or that does not fit the others.
+        ValueError: a file that is not what it should be, or that does not fit the others; a revision of a folder.
         OSError: no such Hub name, or files that are missing.
     """
     config = load_config(name_or_path, revision)
@@ -56,6 +56,7 @@ def load_processor(name_or_path: str, config: AspertConfig, revision: str | None
 
 def load_config(name_or_path: str, revision: str | None = None) -> AspertConfig:
     """The configuration of a folder or Hub name. Raises as :func:`load_saved`."""
+    refuse_revision_of_folder(name_or_path, revision)
     folder = Path(name_or_path)
     file = folder / "config.json"
     if folder.is_dir():
@@ -93,6 +94,12 @@ def refuse_missing_folder(name_or_path: str) -> None:
     is_path = path.is_absolute() or name_or_path.startswith((".", "~")) or name_or_path.count("/") > 1
     if is_path and not path.is_dir():
         raise FileNotFoundError(f"{name_or_path}: no such folder")
+
+
+def refuse_revision_of_folder(name_or_path: str, revision: str | None) -> None:
+    """Raise ValueError for the revision of a folder, which has none."""
+    if revision is not None and Path(name_or_path).is_dir():
+        raise ValueError(f"revision {revision} is for a Hub name, but {name_or_path} is a folder: leave it out")
 
 
 def _read_object(file: Path) -> dict[str, Any]:

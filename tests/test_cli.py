@@ -194,7 +194,7 @@ def test_a_revision_of_a_folder_is_refused(folder, data, tmp_path, monkeypatch, 
     (tmp_path / "exported").mkdir()
     (tmp_path / "exported" / "spans.onnx").touch()
     for model in (folder, tmp_path / "exported"):
-        said = f"error: --revision v1 is for a Hub name, but {model} is a folder: leave it out"
+        said = f"error: revision v1 is for a Hub name, but {model} is a folder: leave it out"
         assert failed(capsys, command, model, *others.get(command, []), "--revision", "v1") == said
 
 

@@ -205,6 +205,7 @@ def test_options_reach_the_extractor(folder):
         ({"entity_overlap": "none"}, "entity_overlap = 'none' is not valid: it must be allow or flat"),
         ({"entity_threshold": 1.5}, r"entity_threshold = 1.5 is not valid: it must be a number in \[0, 1\]"),
         ({"batch_size": "many"}, "batch_size"),
+        ({"revision": "v1"}, "revision v1 is for a Hub name, but .* is a folder: leave it out"),
         ({"relation_treshold": 0.5}, "unexpected argument: 'relation_treshold'"),
     ],
 )
