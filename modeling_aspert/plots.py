@@ -86,7 +86,9 @@ def plot_per_type(scores: Mapping[str, Any], path: str | os.PathLike) -> Path:
     if not views:
         raise ValueError("The scores hold no type; give entity_types or a split that is not empty.")
     longest = max(len(rows) for rows in views.values())
-    with _drawing(path, len(views), 1.5 + 0.52 * longest) as (figure, axes):
+    longest_name = max(len(name) for rows in views.values() for name in rows)
+    width = 5.2 + 0.085 * max(0, longest_name - 18)
+    with _drawing(path, len(views), 1.5 + 0.52 * longest, width) as (figure, axes):
         for axis, (view, rows) in zip(axes, views.items()):
             for number, key in enumerate(("precision", "recall", "f1")):
                 places = [place + (number - 1) * 0.26 for place in range(len(rows))]
@@ -122,7 +124,9 @@ def drawn(plot: Callable[[Any, Path], Any], source: Any, path: Path) -> bool:
 
 
 @contextmanager
-def _drawing(path: str | os.PathLike, panels: int, height: float) -> Iterator[tuple[Any, list[Any]]]:
+def _drawing(
+    path: str | os.PathLike, panels: int, height: float, width: float = 5.2
+) -> Iterator[tuple[Any, list[Any]]]:
     """A figure (Agg: no window, unknown to pyplot) with panels side by side, saved on leaving, whole or not at all."""
     try:
         from matplotlib import rc_context
@@ -130,7 +134,7 @@ def _drawing(path: str | os.PathLike, panels: int, height: float) -> Iterator[tu
     except ImportError as error:
         raise ImportError("Plots need matplotlib; install it with `pip install aspert[plots]`.") from error
     with rc_context(_STYLE):
-        figure = Figure(figsize=(5.2 * panels, height), layout="constrained")
+        figure = Figure(figsize=(width * panels, height), layout="constrained")
         yield figure, list(figure.subplots(1, panels, squeeze=False)[0])
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -39,6 +39,9 @@ def test_training_curves(tmp_path):
 def test_per_type(tmp_path):
     width, height = png_size(plot_per_type(compute_scores([GOLD], [GOLD]), tmp_path / "types.png"))
     assert (width, height) == (3120, 404)  # three panels of one type
+    named = {**GOLD, "entities": [{"type": "x" * 58, "start": 0, "end": 1}]}
+    longer, _ = png_size(plot_per_type(compute_scores([named], [named]), tmp_path / "types.png"))
+    assert longer == 3120 + 3 * 40 * 17  # for the name, not at the bars' cost
 
 
 def test_nothing_to_draw(tmp_path):
