@@ -27,11 +27,12 @@ class Row:
         mean, std: on test, in percent; std is None for a single unit.
         dev: mean on dev, or None.
         pairs: units that the baseline has too.
-        difference, dev_difference: to the baseline, over these; None for the baseline itself.
+        difference, dev_difference: of the mean to the baseline's, over the pairs where units are folds, which differ in
+            their test sentences, else over all seeds of both; None for the baseline itself.
         difference_std: spread of the differences over the pairs; None for a single one.
         p: two-sided, paired t-test over the units, from MIN_PAIRS on; corrected where they are folds, whose training data
             overlap.
-        interval: 95% of the difference, bootstrap over test sentences.
+        interval: 95% of the difference, bootstrap over test sentences and runs.
         paper, paper_difference: the paper's figures.
     """
 
@@ -59,9 +60,9 @@ class Table:
         regime: settings that all its runs share: encoder and training, no architecture.
         unit: what a unit of the spread is: "seed", "seed (mean of N folds)" or "fold".
         missing: what keeps it from being complete, in words.
-        other_code: labels with a run that was made with another commit than the baseline's run that it is compared with,
-            or with one that cannot be told (uncommitted changes).
-        other_data: labels with a run on other data than the baseline's run that it is compared with.
+        other_code: labels with a run that was made with another commit than a run of the baseline, or with one that
+            cannot be told (uncommitted changes).
+        other_data: labels with a run on other data than a run of the baseline (on the same fold).
         values: test scores of each run by label and score, for plots.
     """
 
@@ -110,7 +111,8 @@ def tables_of(
                 ):
                     regime = {key: value for key, value in result.training().items() if key not in varied}
                     groups.setdefault(json.dumps(regime, sort_keys=True), {}).setdefault(label, []).append(result)
-        for key, by_label in sorted(groups.items()):
+        # what has most runs comes first
+        for key, by_label in sorted(groups.items(), key=lambda group: (-sum(map(len, group[1].values())), group[0])):
             if len(by_label) > 1 and (experiment.subject is None or experiment.subject in by_label):
                 tables.append(_table(experiment, corpus, json.loads(key), by_label, paper, samples))
     return [table for table in tables if table is not None]
@@ -144,7 +146,10 @@ def _table(
         others = [label for label in labels if label != baseline]
         for label in others:
             pairs = [
-                (runs[label][key].content, runs[baseline][key].content) for key in runs[label] if key in runs[baseline]
+                (one.content, other.content)
+                for (_, fold), one in runs[label].items()
+                for (_, fold_of_other), other in runs[baseline].items()
+                if fold == fold_of_other
             ]
             if any(_other_code(one.get("commit"), other.get("commit")) for one, other in pairs):
                 table.other_code.append(label)
@@ -179,26 +184,31 @@ def _compare(
     by_seed: bool,
     samples: int,
 ) -> None:
-    """Fill in difference, p and interval, over the runs that both sides have."""
+    """Fill in difference, p and interval."""
     common = [key for key in ours if key in baseline]
-    sides = [{key: side[key] for key in common} for side in (ours, baseline)]
-    first, second = (list(_units(side, row.score, by_seed).values()) for side in sides)
-    if not first:
-        return
+    pairs = [_units({key: side[key] for key in common}, row.score, by_seed) for side in (ours, baseline)]
+    first, second = (list(units.values()) for units in pairs)
     row.pairs = len(first)
-    row.difference, row.difference_std = mean_and_std([ours - theirs for ours, theirs in zip(first, second)])
+    if first:
+        row.difference_std = mean_and_std([ours - theirs for ours, theirs in zip(first, second)])[1]
+    if len(first) >= MIN_PAIRS:
+        row.p = paired_t_test(first, second, 0.0 if by_seed else _test_share([ours[key] for key in common]))
+    compared = [list(side) if by_seed else common for side in (ours, baseline)]
+    if not all(compared):
+        return
+    sides = [{key: side[key] for key in keys} for side, keys in zip((ours, baseline), compared)]
+    means = [mean_and_std(list(_units(side, row.score, by_seed).values()))[0] for side in sides]
+    row.difference = means[0] - means[1]
     on_dev = [[result.score(row.score, "dev") for result in side.values()] for side in sides]
     if None not in (*on_dev[0], *on_dev[1]):
         row.dev_difference = mean_and_std(on_dev[0])[0] - mean_and_std(on_dev[1])[0]
-    if len(first) >= MIN_PAIRS:
-        row.p = paired_t_test(first, second, 0.0 if by_seed else _test_share(sides[0].values()))
-    counted = [key for key in common if our_counts[key] is not None and baseline_counts[key] is not None]
-    if len(counted) == len(common):
-        counts_of = [
-            {fold or "": [counts[key] for key in common if key[1] == fold] for _, fold in common}
-            for counts in (our_counts, baseline_counts)
-        ]
-        row.interval = bootstrap_difference(*counts_of, row.score, samples)
+    all_counts = [[counts[key] for key in keys] for counts, keys in zip((our_counts, baseline_counts), compared)]
+    if None not in (*all_counts[0], *all_counts[1]):
+        by_fold: list[dict[str, list[SentenceCounts]]] = [{}, {}]
+        for of_side, keys, counts in zip(by_fold, compared, all_counts):
+            for (_, fold), of_run in zip(keys, counts):
+                of_side.setdefault(fold or "", []).append(of_run)
+        row.interval = bootstrap_difference(*by_fold, row.score, samples)
 
 
 def _other_code(commit: str | None, other: str | None) -> bool:

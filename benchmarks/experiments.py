@@ -41,9 +41,20 @@ _PLACE_FIELDS = {
     "save_total_limit",
     "use_cpu",
 }
+# An architecture that is no preset, but of which enough runs are kept to call them by a name.
+_NAMED = {
+    "best_plus": {
+        "word_shapes": True,
+        "span_boundaries": True,
+        "relation_classifier": "mlp",
+        "relation_entity_types": True,
+        "relation_threshold": 0.5,
+        "entity_threshold": 0.5,
+    }
+}
 _EXPERIMENT_KEYS = {
     "title", "question", "paper", "corpora", "seeds", "scores", "baseline", "subject", "variants", "sweep", "fields",
-    "note",
+    "note", "aside",
 }  # fmt: skip
 _CORPUS_KEYS = {"title", "base", "fields", "headline", "folds", "paper"}
 
@@ -83,6 +94,7 @@ class Experiment:
         variants: fields of train.py by the variant's label.
         baseline: the label that the others are compared with.
         subject: the label without whose runs there is no table, or None.
+        aside: whether its tables stand on the page of all runs, not on that of the results.
         scores: what its tables show besides the corpus's headline; empty for the headline alone.
         swept: the field of a sweep, else None.
         paper: its key in paper_figures.yaml, else None.
@@ -101,6 +113,7 @@ class Experiment:
     paper: str | None = None
     note: str = ""
     subject: str | None = None
+    aside: bool = False
 
 
 @dataclass(frozen=True)
@@ -207,6 +220,7 @@ def _experiment(path: Path) -> Experiment:
         paper=entry.get("paper"),
         note=entry.get("note", ""),
         subject=subject,
+        aside=bool(entry.get("aside", False)),
     )
 
 
@@ -346,15 +360,15 @@ def _switches() -> frozenset[str]:
 
 
 def architecture_name(settings: Mapping[str, Any]) -> str:
-    """The preset that is nearest, the first of several, and the switches in which it differs."""
+    """The preset (or named architecture) that is nearest, the first of several, and the switches in which it differs."""
     from modeling_aspert.configuration_aspert import PRESETS
 
     switches, of_paper = switches_of(settings), _paper_switches()
+    known = {preset: switches_of(settings_of({"preset": preset})) for preset in PRESETS} | _NAMED
     names = []
-    for preset in PRESETS:
-        others = switches_of(settings_of({"preset": preset}))
+    for named, others in known.items():
         differing = sorted(name for name in switches.keys() | others.keys() if switches.get(name) != others.get(name))
-        names.append([preset, *(f"{name}={slug(str(switches.get(name, of_paper[name])))}" for name in differing)])
+        names.append([named, *(f"{name}={slug(str(switches.get(name, of_paper[name])))}" for name in differing)])
     return ",".join(min(names, key=len))
 
 

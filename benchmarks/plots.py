@@ -1,4 +1,4 @@
-"""Plots of the result tables as SVG; needs matplotlib (``pip install aspert[plots]``)."""
+"""Plots of the result tables as SVG; needs matplotlib (in a clone: ``pip install '.[tables]'``)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.comparison import Table
-from benchmarks.report import plot_name, score_title
+from benchmarks.report import is_drawn, plot_name, score_title
 
 # Told apart with colour-vision deficiencies and in grey.
 COLOURS = ("#0b6e99", "#c8641e", "#5b4fb5", "#3d7a3a")
@@ -51,24 +51,24 @@ def save(drawn: Any, path: Path) -> None:
 
 
 def draw_tables(tables: Iterable[Table], folder: Path) -> list[Path]:
-    """A plot a table of the corpus's headline, or of what the table shows of it: each run a dot, the mean a bar with its
-    standard deviation; the paper's figure a cross."""
+    """A plot a table of the corpus's headline, or of what the table shows of it: a line a model, each run a dot, the mean a
+    bar with its standard deviation. Tables of too few runs have none."""
     paths = []
-    for table in tables:
+    for table in filter(is_drawn, tables):
         shown = list(dict.fromkeys(row.score for row in table.rows))
         scores = [score for score in table.corpus.headline if score in shown] or shown[-2:]
-        drawn, axes = figure(1.2 + 3.4 * len(scores), 2.9, len(scores))
-        for axis, score, colour in zip(axes, scores, COLOURS):
-            rows = [row for row in table.rows if row.score == score]
-            for position, row in enumerate(rows):
+        labels = list(dict.fromkeys(row.label for row in table.rows))
+        drawn, axes = figure(1.2 + 3.4 * len(scores), 0.9 + 0.34 * len(labels), len(scores))
+        for number, (axis, score, colour) in enumerate(zip(axes, scores, COLOURS)):
+            for row in (row for row in table.rows if row.score == score):
+                place = labels.index(row.label)
                 values = table.values[row.label, score]
-                axis.plot([position] * len(values), values, ".", color=colour, alpha=0.5)
-                axis.errorbar(position, row.mean, row.std or 0.0, fmt="_", color=colour, markersize=18, capsize=3)
-                if row.paper is not None:
-                    axis.plot(position, row.paper, "x", color="#555555")
-            axis.set_xticks(range(len(rows)), [row.label for row in rows], rotation=20 if len(rows) > 3 else 0)
-            if table.experiment.swept:
-                axis.set_xlabel(table.experiment.swept)
+                axis.plot(values, [place] * len(values), ".", color=colour, alpha=0.5)
+                axis.errorbar(row.mean, place, xerr=row.std or 0.0, fmt="|", color=colour, markersize=14, capsize=3)
+            axis.set_yticks(range(len(labels)), labels if number == 0 else [""] * len(labels), parse_math=False)
+            axis.set_ylim(len(labels) - 0.5, -0.5)  # as in the table, the first on top
+            if table.experiment.swept and number == 0:
+                axis.set_ylabel(table.experiment.swept)
             axis.set_title(score_title(score))
         drawn.suptitle(f"{table.corpus.title}, {table.regime['encoder']}", fontsize=9)
         path = folder / plot_name(table)

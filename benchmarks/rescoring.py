@@ -7,13 +7,18 @@ The predictions that were kept of a run (test split) are scored again: between t
 relations that were missed from spans that were; without the sentences that stand in the training data too; and, where the
 run had no constraints, with relations only between the types of head and tail that the training data show, without
 overlapping entities where the training data have none, and with both.
+
+Beside the scores of each run stands the SHA-256 of the predictions that gave them: `tables.py report` refuses a file that
+is not of the results that it shows.
 """
 
 from __future__ import annotations
 
 import argparse
 import gzip
+import hashlib
 import json
+import shlex
 import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -44,11 +49,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = build_parser().parse_args(argv)
     try:
         results = [result for result in load_results(arguments.results) if has_predictions(result)]
+        # before they are scored: where a run is made again meanwhile, the file counts as old, not as new
+        hashes = {result.content["id"]: predictions_hash(result) for result in results}
         runs = {result.content["id"]: scores for result, scores in rescored(results, arguments.data_dir)}
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    content = {"kind": KIND, "format": 1, "runs": dict(sorted(runs.items()))}
+    content = {
+        "kind": KIND,
+        "format": 1,
+        "runs": dict(sorted(runs.items())),
+        "predictions": dict(sorted(hashes.items())),
+    }
     write_text(arguments.results / RESCORED_FILE, json.dumps(content, indent=1) + "\n")
     print(f"{arguments.results / RESCORED_FILE}: {len(runs)} runs")
     return 0
@@ -64,6 +76,16 @@ def build_parser() -> argparse.ArgumentParser:
 def has_predictions(result: Result) -> bool:
     """Whether a run's predictions were kept."""
     return result.content.get("predictions") is not None
+
+
+def predictions_hash(result: Result) -> str:
+    """The SHA-256 of a run's predictions, however they are compressed.
+
+    Raises:
+        OSError: the file that the result names is missing, or no gzip file.
+    """
+    with gzip.open(result.path.with_name(result.content["predictions"])) as file:
+        return hashlib.sha256(file.read()).hexdigest()
 
 
 def is_free(result: Result) -> bool:
@@ -180,9 +202,57 @@ def _within(record: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, An
     return {**record, "relations": kept}
 
 
-def read_rescored(file: Path) -> Mapping[str, Mapping[str, Mapping[str, Any]]]:
-    """What `rescored` gave, by id of the run, from a file of this script; nothing where there is no file."""
-    return json.loads(file.read_text(encoding="utf-8"))["runs"] if file.is_file() else {}
+def stale_runs(content: Mapping[str, Any], results: Sequence[Result]) -> dict[str, str]:
+    """The runs in which a file of this script does not fit the results, by id, each with what is wrong; none if it fits.
+
+    Corpus and settings, which decide the scores too, are part of the id.
+
+    Raises:
+        OSError: a result names predictions that are not there.
+    """
+    runs, hashes = content["runs"], content.get("predictions", {})
+    kept = {result.content["id"]: result for result in results if has_predictions(result)}
+    stale = {}
+    for name, result in kept.items():
+        if name not in runs:
+            stale[name] = "is not in it"
+        elif hashes.get(name) != predictions_hash(result):
+            stale[name] = "was not scored from the predictions that are there now"
+        elif ("constraints" in runs[name]) != is_free(result):
+            stale[name] = "was scored by other code"
+    return stale | {name: "is there no more, or without predictions" for name in runs if name not in kept}
+
+
+def read_rescored(
+    file: Path, results: Sequence[Result] | None = None
+) -> Mapping[str, Mapping[str, Mapping[str, Any]]]:
+    """What `rescored` gave, by id of the run, from a file of this script; nothing where there is no file.
+
+    Args:
+        results: all results of its folder, which it must fit; None to take the file as it is.
+
+    Raises:
+        ValueError: a file that cannot be read, or does not fit the results.
+        OSError: a result names predictions that are not there.
+    """
+    if not file.is_file():
+        return {}
+    where = "" if file.parent.resolve() == RESULTS else f" --results {shlex.quote(str(file.parent))}"
+    mend = f"run `python benchmarks/rescoring.py{where}`"
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        if not isinstance(content, dict) or content.get("kind") != KIND:
+            raise ValueError(f"it holds no {KIND}")
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{file} cannot be read: {error}; {mend}") from None
+    if results is not None and (stale := stale_runs(content, results)):
+        name, reason = next(iter(stale.items()))
+        places = (f" ({result.path})" for result in results if result.content["id"] == name)
+        count = f"{len(stale)} run{'s' if len(stale) > 1 else ''}"
+        raise ValueError(
+            f"{file} does not fit the results in {count}: the first, {name}{next(places, '')}, {reason}; {mend}"
+        )
+    return content["runs"]
 
 
 if __name__ == "__main__":

@@ -112,12 +112,17 @@ def run_all(runs: Sequence[Run], options: RunOptions, say: Callable[[str], None]
                 if is_finished(run, options.results):
                     summary.skipped.append(run.id)
                     continue
-                job = _start(run, options)
-                if job is None:
+                lock = _locked(run, options)
+                if lock is None:
                     summary.locked.append(run.id)
                     say(f"{run.path}: another process works on it, passed over")
                     continue
-                active.append(job)
+                # and again: it may have finished between the first look and the lock, and its checkpoints are gone then
+                if is_finished(run, options.results):
+                    lock.close()
+                    summary.skipped.append(run.id)
+                    continue
+                active.append(_start(run, options, lock))
                 say(f"[{total - len(waiting)}/{total}] {run.path}: started, log {_work(run, options) / 'train.log'}")
             for job in active:
                 _check_beginning(job, options)
@@ -148,13 +153,19 @@ def command_of(run: Run, options: RunOptions) -> list[str]:
     ]
 
 
-def _start(run: Run, options: RunOptions) -> _Job | None:
+def _locked(run: Run, options: RunOptions) -> TextIO | None:
+    """The run's lock, held until it is closed; None where another process holds it."""
     work = _work(run, options)
     work.mkdir(parents=True, exist_ok=True)
     lock = open(work / "lock", "w", encoding="utf-8")
     if not try_lock(lock.fileno()):
         lock.close()
         return None
+    return lock
+
+
+def _start(run: Run, options: RunOptions, lock: TextIO) -> _Job:
+    work = _work(run, options)
     # an empty field is one that train.py decides
     fields = {name: value for name, value in run.fields.items() if value is not None}
     fields = with_data_dir(fields, options.data_dir)

@@ -1,4 +1,4 @@
-"""Is a difference more than chance: mean and spread, paired t-test over runs, paired bootstrap over sentences."""
+"""Is a difference more than chance: mean and spread, paired t-test over runs, bootstrap over sentences and runs."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ import numpy as np
 
 # columns of a type's counts
 GOLD, PREDICTED, RIGHT = range(3)
+# Runs of a model from which on the bootstrap draws among them: of two, half the samples would hold one of them twice.
+MIN_RESAMPLED = 3
 
 
 def mean_and_std(values: Sequence[float]) -> tuple[float, float | None]:
@@ -63,6 +65,13 @@ def pairs_needed(difference: float, std: float, power: float = 0.8, level: float
             break
         pairs += 1
     return pairs
+
+
+def std_bounds(std: float, count: int, level: float = 0.05) -> tuple[float, float]:
+    """Between what the standard deviation of normal values lies (95%), by that of so many of them: chi-square."""
+    chi2 = _scipy_stats().chi2
+    low, high = (std * math.sqrt((count - 1) / chi2.ppf(share, count - 1)) for share in (1 - level / 2, level / 2))
+    return low, high
 
 
 def _scipy_stats() -> Any:
@@ -124,9 +133,10 @@ def bootstrap_difference(
     samples: int = 2000,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """Paired bootstrap over test sentences of the difference of mean scores.
+    """Bootstrap over test sentences and runs of the difference of mean scores.
 
-    The same sentences are drawn for both models and for all their seeds; folds are resampled apart and averaged.
+    The same sentences are drawn for both models and for all their seeds. Of a model with at least MIN_RESAMPLED runs, so
+    many are drawn from these; fewer are taken as they are. Folds are resampled apart and averaged.
 
     Args:
         ours, baseline: by fold, the counts of each seed's run.
@@ -146,11 +156,22 @@ def bootstrap_difference(
             raise ValueError(f"the runs of fold {fold!r} have different test sentences: {sorted(sizes)}")
         (size,) = sizes
         weights = _resamples(size, samples, (seed, number))
-        mean = [np.mean([counts.score(score, weights) for counts in side[fold]], axis=0) for side in (ours, baseline)]
-        differences += mean[0] - mean[1]
+        rng = np.random.default_rng((seed, number, 1))
+        means = [_mean_of_runs(side[fold], score, weights, rng) for side in (ours, baseline)]
+        differences += means[0] - means[1]
     differences /= len(ours)
     low, high = np.quantile(differences, (0.025, 0.975))
     return float(low), float(high)
+
+
+def _mean_of_runs(
+    runs: Sequence[SentenceCounts], score: str, weights: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
+    """[R], the mean score of the runs that each sample draws, on its sentences."""
+    scores = np.stack([counts.score(score, weights) for counts in runs])
+    if len(runs) >= MIN_RESAMPLED:
+        scores = np.take_along_axis(scores, rng.integers(len(runs), size=scores.shape), axis=0)
+    return scores.mean(axis=0)
 
 
 @functools.lru_cache(maxsize=16)

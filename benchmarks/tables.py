@@ -24,7 +24,7 @@ if __package__ in (None, ""):
 
 from benchmarks import experiments as experiment_files  # noqa: E402
 from benchmarks.experiments import Run, load_corpora, load_experiments, parse_overrides, runs_of, typed  # noqa: E402
-from benchmarks.report import NOTES_FILE, build_report, to_csv  # noqa: E402
+from benchmarks.report import NOTES_FILES, build_report, to_csv  # noqa: E402
 from benchmarks.rescoring import RESCORED_FILE, read_rescored  # noqa: E402
 from benchmarks.results import is_finished, launched_in, load_results  # noqa: E402
 from benchmarks.runner import RunOptions, command_of, launched_by, run_all, unique  # noqa: E402
@@ -36,7 +36,7 @@ PAGE = ROOT / "docs" / "results.md"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Returns the exit code: 0, 1 where a run failed or the page is not up to date, 2 for a wrong call."""
+    """Returns the exit code: 0, 1 where a run failed or the page is not up to date, 2 for a wrong call or file."""
     arguments = build_parser().parse_args(argv)
     try:
         return arguments.action(arguments)
@@ -80,11 +80,13 @@ def build_parser() -> argparse.ArgumentParser:
     adopt.add_argument("--data-dir", type=Path, help="where the corpora lie; default: as train.py finds them")
     adopt.set_defaults(action=_adopt)
 
-    report = actions.add_parser("report", help="write docs/results.md, the plots and a CSV file")
-    report.add_argument("--output", type=Path, default=PAGE, help="the Markdown page")
+    report = actions.add_parser("report", help="write docs/results.md, results_all.md, the plots and a CSV file")
+    report.add_argument(
+        "--output", type=Path, default=PAGE, help="the page of the results; that of all runs is beside it, NAME_all"
+    )
     report.add_argument("--csv", type=Path, help="also write all rows here")
     report.add_argument("--no-plots", action="store_true", help="no plots, and no links to them")
-    report.add_argument("--check", action="store_true", help="write nothing; fail where the page would change")
+    report.add_argument("--check", action="store_true", help="write nothing; fail where a page would change")
     report.set_defaults(action=_report)
 
     for action in (listing, run, adopt, report):
@@ -181,29 +183,32 @@ def _adopt(arguments: argparse.Namespace) -> int:
 
 def _report(arguments: argparse.Namespace) -> int:
     results = load_results(arguments.results)
-    notes_file = arguments.results / NOTES_FILE
-    notes = notes_file.read_text(encoding="utf-8") if notes_file.is_file() else ""
+    by_hand = [arguments.results / name for name in NOTES_FILES]
+    notes = tuple(file.read_text(encoding="utf-8") if file.is_file() else "" for file in by_hand)
     plot_folder = None if arguments.no_plots else arguments.output.stem
-    page, tables = build_report(
+    outputs = (arguments.output, arguments.output.with_name(f"{arguments.output.stem}_all{arguments.output.suffix}"))
+    *pages, tables = build_report(
         load_experiments(arguments.configuration),
         load_corpora(arguments.configuration),
         results,
         notes,
         plot_folder,
         read_runs(arguments.results / SPERT_FILE),
-        read_rescored(arguments.results / RESCORED_FILE),
+        read_rescored(arguments.results / RESCORED_FILE, results),
+        tuple(output.name for output in outputs),
     )
     if arguments.check:
-        current = arguments.output.read_text(encoding="utf-8") if arguments.output.is_file() else None
-        if current == page:
-            return 0
-        print(f"{arguments.output} is not what the results give: run `python benchmarks/tables.py report`")
-        return 1
+        for output, page in zip(outputs, pages):
+            if not output.is_file() or output.read_text(encoding="utf-8") != page:
+                print(f"{output} is not what the results give: run `python benchmarks/tables.py report`")
+                return 1
+        return 0
     if plot_folder is not None:
         from benchmarks.plots import draw_tables
 
         draw_tables(tables, arguments.output.parent / plot_folder)
-    write_text(arguments.output, page)
+    for output, page in zip(outputs, pages):
+        write_text(output, page)
     if arguments.csv:
         write_text(arguments.csv, to_csv(tables))
     print(f"{arguments.output}: {len(tables)} tables from {len(results)} runs")

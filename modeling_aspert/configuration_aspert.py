@@ -36,14 +36,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "paper": {},
     "spert": {"attentional_contribution": False, "span_classifier": "linear"},
     "spert_prime": {"attentional_contribution": False, "span_classifier": "linear", "width_embedding": False},
-    "best": {
-        "word_shapes": True,
-        "span_boundaries": True,
-        "relation_classifier": "mlp",
-        "relation_entity_types": True,
-        "relation_threshold": 0.5,
-        "entity_threshold": 0.5,
-    },
+    "best": {"word_shapes": True},
 }
 # What of a training goes with a preset where it is not said: fields of `train.py`.
 PRESET_TRAINING: dict[str, dict[str, Any]] = {"best": {"learn_constraints": True}}

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import gzip
+import hashlib
+import json
+
 import pytest
 
-from benchmarks.rescoring import between_right_spans, without_shared
+from benchmarks import rescoring, tables
+from benchmarks.rescoring import RESCORED_FILE, between_right_spans, read_rescored, stale_runs, without_shared
+from benchmarks.results import load_results
 from modeling_aspert.scoring import SCORE_NAMES
 
 
@@ -54,3 +60,122 @@ def test_sentences_that_stand_in_train_are_left_out():
     # of two entities one is found, where with the first sentence it would be two of three
     assert scores["sentences"] == 1 and scores["ner_micro_f1"] == pytest.approx(200 / 3)
     assert set(scores) == {"sentences", *(name for name in SCORE_NAMES if name.endswith("_f1"))}
+
+
+# -- what the file is of -------------------------------------------------------------------------------------------
+
+
+def keep(folder, name: str, rows: list[dict], level: int = 9, **settings) -> None:
+    """A result of the embedded corpus with its predictions."""
+    content = {
+        "kind": "aspert training run", "format": 1, "id": name, "corpus": "quickstart", "fold": None, "seed": 1,
+        "settings": {"encoder": "tiny", **settings}, "scores": {"test": dict.fromkeys(SCORE_NAMES, 50.0)}, "fields": {"dataset": "quickstart"},
+        "predictions": f"{name}.gz",
+    }  # fmt: skip
+    (folder / f"{name}.gz").write_bytes(gzip.compress("".join(json.dumps(row) + "\n" for row in rows).encode(), level))
+    (folder / f"{name}.json").write_text(json.dumps(content), encoding="utf-8")
+
+
+@pytest.fixture
+def gold():
+    import data_scripts
+
+    rows = list(data_scripts.load("quickstart")["test"])
+    scored = [{**entity, "score": 0.9} for entity in rows[0]["entities"]]
+    return [{"entities": scored, "relations": []}, *({"entities": [], "relations": []} for _ in rows[1:])]
+
+
+@pytest.fixture
+def folder(tmp_path, gold):
+    """Three runs and the file of their predictions, scored again; the last run had constraints."""
+    results = tmp_path / "the runs"
+    results.mkdir()
+    for name in ("a", "b"):
+        keep(results, name, gold)
+    keep(results, "c", gold, learn_constraints=True)
+    assert rescoring.main(["--results", str(results)]) == 0
+    return results
+
+
+def stale(folder) -> dict[str, str]:
+    content = json.loads((folder / RESCORED_FILE).read_text(encoding="utf-8"))
+    return stale_runs(content, load_results(folder))
+
+
+def test_the_file_names_the_predictions_of_each_run(folder):
+    content = json.loads((folder / RESCORED_FILE).read_text(encoding="utf-8"))
+    digest = hashlib.sha256(gzip.decompress((folder / "a.gz").read_bytes())).hexdigest()
+    assert content["predictions"] == {name: digest for name in "abc"}
+    assert ["constraints" in content["runs"][name] for name in "abc"] == [True, True, False]
+    # the report is given the scores alone, as `rescored` has them
+    entries = dict((result.content["id"], scores) for result, scores in rescoring.rescored(load_results(folder)))
+    assert read_rescored(folder / RESCORED_FILE, load_results(folder)) == entries
+
+
+def test_predictions_compressed_anew_are_the_same(folder, gold):
+    before = (folder / "a.gz").read_bytes()
+    keep(folder, "a", gold, level=0)
+    assert (folder / "a.gz").read_bytes() != before
+    assert stale(folder) == {}
+
+
+def test_runs_that_the_file_does_not_fit(folder, gold):
+    keep(folder, "new", gold)
+    keep(folder, "b", [gold[0] | {"entities": []}, *gold[1:]])
+    keep(folder, "c", gold)
+    (folder / "a.json").unlink()
+    assert stale(folder) == {
+        "b": "was not scored from the predictions that are there now",
+        "c": "was scored by other code",
+        "new": "is not in it",
+        "a": "is there no more, or without predictions",
+    }
+
+
+def test_a_file_from_before_it_named_the_predictions_fits_no_run(folder):
+    content = json.loads((folder / RESCORED_FILE).read_text(encoding="utf-8"))
+    del content["predictions"]
+    assert set(stale_runs(content, load_results(folder))) == {"a", "b", "c"}
+
+
+@pytest.mark.parametrize("check", [[], ["--check"]])
+def test_the_report_refuses_a_file_that_does_not_fit(folder, gold, tmp_path, capsys, check):
+    output = tmp_path / "page.md"
+    call = ["report", "--results", str(folder), "--output", str(output), "--no-plots"]
+    assert tables.main(call) == 0 and tables.main([*call, "--check"]) == 0
+    pages = {path: path.read_text(encoding="utf-8") for path in tmp_path.glob("page*.md")}
+    assert any("Where relations are lost" in page for page in pages.values())
+    keep(folder, "b", [gold[0] | {"entities": []}, *gold[1:]])
+    keep(folder, "new", gold)
+    capsys.readouterr()
+    assert tables.main([*call, *check]) == 2
+    assert capsys.readouterr().err == (
+        f"error: {folder / RESCORED_FILE} does not fit the results in 2 runs: the first, b ({folder / 'b.json'}), was not "
+        f"scored from the predictions that are there now; run `python benchmarks/rescoring.py --results '{folder}'`\n"
+    )
+    assert {path: path.read_text(encoding="utf-8") for path in tmp_path.glob("page*.md")} == pages
+    # the mend
+    assert rescoring.main(["--results", str(folder)]) == 0
+    assert tables.main(call) == 0
+
+
+def test_results_without_the_file_are_reported_without_its_sections(folder, tmp_path):
+    (folder / RESCORED_FILE).unlink()
+    output = tmp_path / "page.md"
+    assert tables.main(["report", "--results", str(folder), "--output", str(output), "--no-plots"]) == 0
+    assert output.is_file()
+    assert not any(
+        "Where relations are lost" in path.read_text(encoding="utf-8") for path in tmp_path.glob("page*.md")
+    )
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"runs": {}}'])
+def test_a_file_that_cannot_be_read_is_named(tmp_path, text):
+    (tmp_path / RESCORED_FILE).write_text(text, encoding="utf-8")
+    with pytest.raises(ValueError, match=r"rescored\.json cannot be read: .*; run `python benchmarks/rescoring\.py"):
+        read_rescored(tmp_path / RESCORED_FILE)
+
+
+def test_the_committed_file_fits_the_committed_results():
+    file = tables.RESULTS / RESCORED_FILE
+    assert read_rescored(file, load_results(tables.RESULTS)), f"{file} is missing: run python benchmarks/rescoring.py"

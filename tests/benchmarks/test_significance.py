@@ -7,7 +7,14 @@ import math
 import numpy as np
 import pytest
 
-from benchmarks.significance import SentenceCounts, bootstrap_difference, mean_and_std, paired_t_test, pairs_needed
+from benchmarks.significance import (
+    SentenceCounts,
+    bootstrap_difference,
+    mean_and_std,
+    paired_t_test,
+    pairs_needed,
+    std_bounds,
+)
 
 
 def test_mean_and_std_by_hand():
@@ -92,6 +99,25 @@ def test_bootstrap_by_hand():
     # right in one sentence of two: k of 2 draws hit it, the difference is 50 k
     ours, baseline = {"": [_counts([1, 0])]}, {"": [_counts([0, 0])]}
     assert bootstrap_difference(ours, baseline, "ner_micro_f1", samples=4000) == (0.0, 100.0)
+
+
+def test_bootstrap_draws_among_the_runs():
+    # one run of three is right, whatever the sentences: k of 3 draws hit it, the difference is 100 k / 3
+    ours, baseline = {"": [_counts([1]), _counts([0]), _counts([0])]}, {"": [_counts([0])]}
+    low, high = bootstrap_difference(ours, baseline, "ner_micro_f1", samples=4000)
+    # P(k = 0) = 8 / 27, P(k = 3) = 1 / 27
+    assert (low, high) == (0.0, pytest.approx(100.0))
+    # two runs are taken as they are
+    ours = {"": ours[""][:2]}
+    assert bootstrap_difference(ours, baseline, "ner_micro_f1", samples=100) == (50.0, 50.0)
+
+
+def test_bounds_of_a_standard_deviation():
+    # chi-square with 4 degrees of freedom: 2.5% below 0.484, 97.5% below 11.143 (tables)
+    low, high = std_bounds(1.0, 5)
+    assert low == pytest.approx(math.sqrt(4 / 11.143), abs=1e-4) and high == pytest.approx(
+        math.sqrt(4 / 0.4844), abs=1e-3
+    )
 
 
 def test_bootstrap_refuses_other_sentences():
