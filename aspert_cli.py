@@ -4,6 +4,7 @@ a command runs, so that `aspert --help` answers at once."""
 from __future__ import annotations
 
 import argparse
+import difflib
 import os
 import signal
 import sys
@@ -14,6 +15,33 @@ _OUTPUT_FORMATS = ("jsonl", "json", "parquet", "csv", "brat", "spacy", "ntriples
 _CONVERT_FORMATS = ("dygie", "drug-ae", "brat", "corp")
 
 
+class _Command(argparse.ArgumentParser):
+    """The options of one command. argparse itself takes no inputs behind an option, and tells a wrong option with the
+    usage of `aspert`, or in its place that another is missing."""
+
+    def parse_known_args(self, args=None, namespace=None):
+        words = list(args)
+        for word in words[: words.index("--")] if "--" in words else words:
+            self._check_option(word)
+        namespace, rest = super().parse_known_args(words, namespace)
+        several = next((name for name in ("inputs", "data") if isinstance(getattr(namespace, name, None), list)), None)
+        if rest and (several is None or any(word.startswith("-") and word != "-" for word in rest)):
+            self.error(f"unrecognized arguments: {' '.join(rest)}")
+        if rest:
+            setattr(namespace, several, [*getattr(namespace, several), *rest])
+        return namespace, []
+
+    def _check_option(self, word: str) -> None:
+        name, known = word.partition("=")[0], list(self._option_string_actions)
+        # argparse takes beginnings of options, and words with a blank for values
+        if not name.startswith("--") or " " in word or any(option.startswith(name) for option in known):
+            return
+        close = difflib.get_close_matches(name, known, n=1)
+        self.error(
+            f"there is no option {name}: " + (f"did you mean {close[0]}?" if close else f"see {self.prog} --help")
+        )
+
+
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="aspert",
@@ -21,7 +49,7 @@ def build_parser() -> argparse.ArgumentParser:
         epilog="`aspert COMMAND --help` tells more. Exit code 0: all was done; 2: bad usage or bad input.",
     )
     parser.add_argument("--version", action="store_true", help="print the version and exit")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Command)
 
     model = argparse.ArgumentParser(add_help=False)
     model.add_argument("model", metavar="MODEL", help="a folder with a saved model, or a Hub name")
@@ -80,7 +108,7 @@ def build_parser() -> argparse.ArgumentParser:
     predict.add_argument(
         "--format",
         choices=_OUTPUT_FORMATS,
-        help="default: by the suffix of --output (.jsonl, .json, .parquet, .spacy, .nt, .graphml), else jsonl; "
+        help="default: by the suffix of --output (.jsonl, .json, .parquet, .spacy, .nt, .graphml), jsonl without one; "
         "csv, brat and neo4j write a folder",
     )
     predict.add_argument("--progress", action="store_true", help="a progress bar even if stderr is no terminal")
@@ -196,7 +224,7 @@ def one_line(error: Exception) -> str:
     """What is wrong; of several problems with data, their number and the first."""
     problems = getattr(error, "problems", ())
     if len(problems) > 1:
-        return f"{len(problems)} problems, the first: {problems[0]}"
+        return f"{len(problems)} problems, the first: {problems[0]} (`aspert validate FILE` lists all)"
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return " ".join(line.strip() for line in lines)
 

@@ -5,6 +5,7 @@ Every field of a YAML file can be given on the command line, which wins. `python
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import difflib
 import hashlib
@@ -16,6 +17,7 @@ import os
 import pickle
 import platform
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -58,11 +60,18 @@ from modeling_aspert.decoding import learn_constraints
 from modeling_aspert.documents import split_sentences, split_words
 from modeling_aspert.encoders import resolve_encoder
 from modeling_aspert.files import try_lock, write_text
-from modeling_aspert.model_card import TRAINING_SETTINGS, ModelCardData, hardware, mentions
+from modeling_aspert.model_card import (
+    TRAINING_SETTINGS,
+    ModelCardData,
+    chosen_epoch,
+    example_sentence,
+    hardware,
+    mentions,
+)
 from modeling_aspert.processing_aspert import lowercases
 from modeling_aspert.record_writer import json_line
 from modeling_aspert.reports import write_evaluation
-from modeling_aspert.saved_models import is_trained, load_saved
+from modeling_aspert.saved_models import is_trained, load_config, load_saved
 from modeling_aspert.scoring import format_scores
 from modeling_aspert.thresholds import check_learnable
 
@@ -112,7 +121,8 @@ class DataArguments:
         metadata={"help": "Of the texts, an ISO 639-1 code: how the model will find sentences. Default: en."},
     )
     card_examples: bool = field(
-        default=True, metadata={"help": "Quote mentions of each type from the training data in the model's card."}
+        default=True,
+        metadata={"help": "Quote mentions of each type and a sentence from the training data in the model's card."},
     )
     license: str | None = field(
         default=None, metadata={"help": "The model's, for its card: a name that the Hub knows."}
@@ -172,8 +182,15 @@ def parse_arguments(argv: Sequence[str]) -> tuple[Any, DataArguments, AspertTrai
     """
     argv = list(argv)
     groups = (ModelArguments, DataArguments, AspertTrainingArguments)
-    parser = HfArgumentParser(groups, description=__doc__, allow_abbrev=False)
+    usage = "python train.py [FILE.yaml] [--field value ...]"
+    parser = HfArgumentParser(groups, description=__doc__, usage=usage, allow_abbrev=False)
+    for action in parser._actions:
+        if isinstance(action, argparse._StoreFalseAction):
+            # it would have the help of its opposite
+            action.help = f"The same as --{action.dest} false."
     source = "command line"
+    if argv and not argv[0].startswith("-") and not argv[0].lower().endswith((".yaml", ".yml")):
+        raise ValueError(f"{argv[0]!r} is no YAML file (NAME.yaml or NAME.yml): data are named by --dataset")
     if argv and argv[0].lower().endswith((".yaml", ".yml")):
         source = f"{argv[0]} or command line"
         known = {name: hint for group in groups for name, hint in typing.get_type_hints(group).items()}
@@ -258,7 +275,7 @@ def run(model_args: Any, data_args: DataArguments, args: AspertTrainingArguments
     Writes to ``output_dir``: the best model on dev with its processor and code, run.json (versions, commit, seed, data
     fingerprint, all arguments; evaluation.json where nothing is trained), eval_results.json, test_results.json,
     predictions_test.jsonl, the model card with pictures, and for each split the scores by type and a page of errors
-    (see `modeling_aspert.reports`).
+    (see `modeling_aspert.reports`). An evaluation alone of a model in its own folder renews the scores of its card.
     """
     _check_arguments(data_args, args)
     with _alone(args):
@@ -321,6 +338,9 @@ def _run(model_args: Any, data_args: DataArguments, args: AspertTrainingArgument
                 )
         trainer.save_model()
         trainer.save_state()
+        best = chosen_epoch(trainer.state.log_history, _best_step(trainer.state, args.load_best_model_at_end))
+        if best and trainer.is_world_process_zero():
+            print(f"\nbest: {best}, {args.score_for_best_model} {trainer.state.best_metric:.2f}", flush=True)
     scores: dict[str, float] = {}
     tables: dict[str, dict[str, Any]] = {}
     for split, prefix, wanted in (("dev", "eval", args.do_train or args.do_eval), ("test", "test", args.do_predict)):
@@ -329,25 +349,88 @@ def _run(model_args: Any, data_args: DataArguments, args: AspertTrainingArgument
             tables[split] = trainer.scores
     if args.do_train:
         if trainer.is_world_process_zero():
-            trainer.model_card = ModelCardData(
-                config=model.config,
-                dataset=data_args.dataset,
-                dataset_config=data_args.dataset_config,
-                language=data_args.language,
-                license=data_args.license,
-                scores=tables,
-                run=description,
-                examples=mentions(encoded["train"].records, model.config) if data_args.card_examples else {},
-                log_history=trainer.state.log_history,
-                training_seconds=seconds,
-                hardware=hardware(args.device, args.world_size),
-            )
+            trainer.model_card = _card(model.config, description, trainer.state, tables, data["train"], seconds)
         if args.push_to_hub:
             # writes the card too
             trainer.push_to_hub()
         else:
             trainer.create_model_card()
+    elif trainer.is_world_process_zero() and os.path.realpath(args.output_dir) == os.path.realpath(model_args.encoder):
+        trainer.model_card = _card_of_before(model.config, Path(args.output_dir), description, tables, data)
+        if trainer.model_card is not None:
+            trainer.create_model_card()
+    if trainer.is_world_process_zero():
+        output = shlex.quote(args.output_dir)
+        if args.do_train:
+            print(f'{output}: the model, its card (README.md) and scores; next: aspert predict {output} --text "..."')
+        else:
+            card = ", and the card (README.md) with them" if trainer.model_card is not None else ""
+            print(f"{output}: the scores{card}")
     return scores
+
+
+def _card(
+    config: AspertConfig,
+    run: Mapping[str, Any],
+    state: TrainerState,
+    scores: Mapping[str, Mapping[str, Any]],
+    training_records: Iterable[Mapping[str, Any]],
+    seconds: float | None,
+) -> ModelCardData:
+    """What a card says of a model with these scores, whose training ``run`` (as in run.json) and ``state`` tell of."""
+    data = run["arguments"]["data"]
+    records = list(training_records) if data["card_examples"] else []
+    return ModelCardData(
+        config=config,
+        dataset=data["dataset"],
+        dataset_config=data["dataset_config"],
+        language=data["language"],
+        license=data["license"],
+        scores=scores,
+        run=run,
+        examples=mentions(records, config) if records else {},
+        sentence=example_sentence(records),
+        log_history=state.log_history,
+        best_step=_best_step(state, run["arguments"]["training"]["load_best_model_at_end"]),
+        training_seconds=seconds,
+        hardware=run.get("hardware"),
+    )
+
+
+def _card_of_before(
+    config: AspertConfig,
+    folder: Path,
+    description: Mapping[str, Any],
+    scores: Mapping[str, Mapping[str, Any]],
+    data: Mapping[str, datasets.Dataset],
+) -> ModelCardData | None:
+    """The card of a trained model with the scores of an evaluation in its own folder, such as after a change of its
+    thresholds. None, with a warning, where these scores are not those of the model that the card tells of."""
+    try:
+        run = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        state = TrainerState.load_from_json(str(folder / "trainer_state.json"))
+        times = folder / "train_results.json"
+        seconds = json.loads(times.read_text(encoding="utf-8")).get("train_runtime") if times.is_file() else None
+        for split in scores:
+            if run["data"].get(split) != description["data"][split]:
+                raise ValueError(f"the {split} data are not those of run.json: evaluate on those")
+        for split, option in (("dev", "do_eval"), ("test", "do_predict")):
+            # the card has scores of it, which may be those of other thresholds
+            if split not in scores and (folder / f"scores_{split}.json").is_file():
+                raise ValueError(f"{split} has scores there, but was not scored anew: pass --{option} true")
+        before = load_config(str(folder))
+        for name in AspertConfig.field_names():
+            if name != "encoder_config" and getattr(config, name) != getattr(before, name):
+                raise ValueError(f"{name} = {getattr(config, name)} is not that of config.json: leave it out")
+        # its examples are from the training data
+        known = data["train"] if description["data"].get("train") == run["data"]["train"] else []
+        return _card(config, run, state, scores, known, seconds)
+    except (OSError, ValueError) as error:
+        reason = one_line(error)
+    except (KeyError, TypeError, AttributeError):
+        reason = "run.json, trainer_state.json or train_results.json is not as a training writes it"
+    logger.warning("%s: the card there keeps the scores of before: %s", folder, reason)
+    return None
 
 
 def _check_arguments(data_args: DataArguments, args: AspertTrainingArguments) -> None:
@@ -517,6 +600,11 @@ def _train(trainer: AspertTrainer, checkpoint: str | None) -> float | None:
     return None if checkpoint else result.metrics["train_runtime"]
 
 
+def _best_step(state: TrainerState, load_best_model_at_end: bool) -> int | None:
+    """The step whose checkpoint became the model; None where that is the last one's, which no score chose."""
+    return state.best_global_step if load_best_model_at_end and state.best_model_checkpoint else None
+
+
 def _score(trainer: AspertTrainer, split: str, prefix: str, dataset: JointExtractionDataset) -> dict[str, float]:
     """Predict a split, write its scores and its page of errors, of test the predictions too; returns the scores."""
     scores = trainer.predict(dataset, metric_key_prefix=prefix).metrics if split == "test" else trainer.evaluate()
@@ -553,6 +641,7 @@ def describe_run(
         "processes": args.world_size,
         "effective_batch_size": args.train_batch_size * args.gradient_accumulation_steps * args.world_size,
         "mixed_precision": args.mixed_precision,
+        "hardware": hardware(args.device, args.world_size),
         "arguments": {
             "model": dataclasses.asdict(model_args),
             "data": dataclasses.asdict(data_args),

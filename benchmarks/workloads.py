@@ -48,7 +48,7 @@ class Labels:
 def load_processor(encoder: str, tokenizer: str) -> AspertProcessor:
     """The encoder's processor; a random encoder takes that of ``tokenizer``."""
     if encoder != RANDOM_BASE:
-        return AspertProcessor.from_encoder_pretrained(resolve_encoder(encoder))
+        return AspertProcessor.from_encoder_pretrained(encoder)
     return AspertProcessor(AutoTokenizer.from_pretrained(resolve_encoder(tokenizer)), max_tokens=512)
 
 

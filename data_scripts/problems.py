@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -52,6 +53,20 @@ def summary(problems: Sequence[Problem]) -> str:
     if len(problems) > SHOWN:
         lines.append(f"… and {len(problems) - SHOWN} more")
     return "\n".join(lines)
+
+
+def folded(problems: Sequence[Problem]) -> list[str]:
+    """Return a line for each problem; those that say the same of other places are one, the first, with their count."""
+    alike: dict[tuple[Any, ...], list[Problem]] = {}
+    for problem in problems:
+        # of types, unlike offsets or words, each has to be named
+        name = str(problem.value) if problem.field.endswith(".type") else ""
+        field = re.sub(r"\[\d+\]", "[]", problem.field)
+        alike.setdefault((problem.file, field, name, problem.problem, problem.mend), []).append(problem)
+    return [
+        str(first) + (f" ({1 + len(more)} such problems, this is the first)" if more else "")
+        for first, *more in alike.values()
+    ]
 
 
 class DataError(ValueError):

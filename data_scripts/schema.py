@@ -12,6 +12,8 @@ from .problems import DataError, Problem
 from .reading import json_type, not_an_object, read_json
 from .writing import write_json
 
+NONE_TYPE = "none"  # as in modeling_aspert, where it is the class of spans that are no entity
+
 
 @dataclass(frozen=True)
 class LabelSchema:
@@ -108,14 +110,17 @@ def nearest(name: str, known: Sequence[str]) -> str | None:
     return near[0] if near else None
 
 
-def label_problem(name: Any) -> tuple[str, str] | None:
-    """Return what is wrong with a value that should be a type's name, and the mend; None if nothing is."""
+def label_problem(name: Any, kind: str) -> tuple[str, str] | None:
+    """Return what is wrong with a value that should be the name of a type of entities or relations (`kind`: "entity" or
+    "relation"), and the mend; None if nothing is."""
     if not isinstance(name, str):
         return f"{json_type(name)}, not a string", "write the type's name"
     if not name.strip():
         return "an empty name", "write the type's name"
     if not name.isprintable():  # control characters, lone surrogates
         return "a name with characters that cannot be printed", "leave them out"
+    if kind == "entity" and name == NONE_TYPE:
+        return "a reserved name, of spans that are no entity", "give the type another name"
     return None
 
 
@@ -186,7 +191,7 @@ class _TypesFile:
         if kind == "entities" and not types:
             self._add(kind, "there is no entity type", "add one")
         for name, spec in types.items():
-            problem = label_problem(name)
+            problem = label_problem(name, "entity" if kind == "entities" else "relation")
             if problem:
                 self._add(f"{kind}.{name}", *problem)
             if self._is_object(spec, f"{kind}.{name}"):

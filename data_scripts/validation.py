@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import re
 import textwrap
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -16,7 +16,7 @@ from .problems import Problem, ValidationReport, show
 from .reading import json_type, not_an_object
 from .schema import LabelSchema, label_problem, nearest
 
-LONG_SENTENCE = 10_000  # words
+LONG_SENTENCE = 350  # words; words of English are about 1.4 sub-words each
 MAX_COMPARED = 50_000  # pairs of an unknown and a known type, to say of a file's slips which was meant
 RECORD_KEYS = ("tokens", "entities", "relations", "orig_id")
 ENTITY_KEYS = ("type", "start", "end")
@@ -62,13 +62,21 @@ def shared_sentences(splits: Mapping[str, Iterable[Mapping[str, Any]]]) -> tuple
     Args:
         splits: sound records by the name of their split or file; of two, the second is named first.
     """
-    sentences = {name: [tuple(record["tokens"]) for record in records] for name, records in splits.items()}
-    known = {name: set(words) for name, words in sentences.items()}
+    sentences = {
+        name: [(tuple(record["tokens"]), record.get("orig_id")) for record in records]
+        for name, records in splits.items()
+    }
+    known = {name: {words for words, _ in records} for name, records in sentences.items()}
     warnings = []
     for other, name in itertools.combinations(sentences, 2):
-        count = sum(words in known[other] for words in sentences[name])
-        if count:
-            problem = f"{count} of {len(sentences[name])} sentences stand in {other}, too"
+        shared = [
+            f"record {number}" if orig_id is None else f"orig_id {show(orig_id)}"
+            for number, (words, orig_id) in enumerate(sentences[name])
+            if words in known[other]
+        ]
+        if shared:
+            named = ", ".join(shared[:3]) + (", …" if len(shared) > 3 else "")
+            problem = f"{len(shared)} of {len(sentences[name])} sentences stand in {other}, too ({named})"
             warnings.append(
                 Problem(file=name, field="tokens", problem=problem, mend="leave them out of one of the two")
             )
@@ -91,6 +99,9 @@ class _Check:
         self.orig_id: str | int | None = None
         self.entities = self.wide = 0
         self.sentences = self.long = self.longest = 0
+        self.counted: dict[str, Counter[str]] = {"entity": Counter(), "relation": Counter()}  # type → how often
+        self.first: dict[tuple[str, ...], int] = {}  # sentence → number of its first record
+        self.repeated: list[tuple[int, int]] = []  # numbers of a record and of the first with its words
         self.unknown_keys: dict[tuple[str, Any], list[int]] = defaultdict(list)  # → numbers of the records
         self.nearest: dict[tuple[str, str], str | None] = {}  # a search takes long, and the same slip comes often
         self.compared = 0
@@ -102,6 +113,13 @@ class _Check:
             self.errors.append(not_an_object(self.source, index, record))
             return
         self._orig_id(record)
+        if "tokens" not in record and isinstance(record.get("text"), str):
+            self.add_error(
+                "tokens",
+                "the key is missing: the record holds a text, and not its words",
+                "write X.txt and X.ann of texts with offsets of characters, and convert these: aspert convert brat",
+            )
+            return
         self._unknown_keys(record, "record", RECORD_KEYS)
         words = self._list(record, "tokens", "a list of words")
         entities = self._list(record, "entities", "[] if there are none")
@@ -129,10 +147,22 @@ class _Check:
         if self.long:
             self.add_warning(
                 "tokens",
-                f"{self.long} of {self.sentences} sentences have {LONG_SENTENCE} words or more (the longest "
-                f"{self.longest})",
+                f"{self.long} of {self.sentences} sentences have more than {LONG_SENTENCE} words (the longest "
+                f"{self.longest}): encoders like BERT take 512 sub-words, and longer sentences cannot be trained on",
                 "split them",
             )
+        if self.repeated:
+            number, first = self.repeated[0]
+            self.add_warning(
+                "tokens",
+                f"{len(self.repeated)} of {self.sentences} sentences stand in the file before (record {number} is as "
+                f"record {first})",
+                "keep one of each",
+            )
+        if not self.entities and not self.errors:
+            self.add_warning("entities", "no record has any", "annotate some, if there are any in these sentences")
+        for kind, names in self.counted.items():
+            self._types_by_case(kind, names)
         for (place, key), records in self.unknown_keys.items():
             self.add_warning(
                 place,
@@ -140,6 +170,15 @@ class _Check:
                 f"{records[0]})",
                 "leave it out",
             )
+
+    def _types_by_case(self, kind: str, counted: Counter[str]) -> None:
+        folded = defaultdict(list)
+        for name, count in counted.items():
+            folded[name.casefold()].append(f"{show(name)} ({count})")
+        for names in folded.values():
+            if len(names) > 1:
+                problem = f"types that differ by case only: {', '.join(names)}"
+                self.add_warning(f"{kind}.type", problem, "write one of them, if they mean the same")
 
     def _orig_id(self, record: dict[str, Any]) -> None:
         value = record.get("orig_id")
@@ -169,9 +208,13 @@ class _Check:
         self.sentences += 1
         if not words:
             self.add_error("tokens", "the sentence is empty", "leave the record out", words)
-        if len(words) >= LONG_SENTENCE:
+        if len(words) > LONG_SENTENCE:
             self.long += 1
             self.longest = max(self.longest, len(words))
+        if all(isinstance(word, str) for word in words):
+            first = self.first.setdefault(tuple(words), self.index)
+            if first != self.index:
+                self.repeated.append((self.index, first))
         for i, word in enumerate(words):
             if not isinstance(word, str):
                 problem, mend = f"{json_type(word)}, not a string", "write the word as a string"
@@ -249,10 +292,11 @@ class _Check:
             self.add_error(place, "the key is missing", f"add the {kind} type")
             return False
         name = value["type"]
-        problem = label_problem(name)
+        problem = label_problem(name, kind)
         if problem:
             self.add_error(place, *problem, name)
             return False
+        self.counted[kind][name] += 1
         known = self.types.get(kind)
         if known is None or name in known:
             return True

@@ -15,13 +15,15 @@ from .reading import JSONL_SUFFIXES
 
 @contextmanager
 def atomic_path(path: str | PathLike[str]) -> Iterator[Path]:
-    """Give a temporary path beside `path`, and rename it to `path` if the block ends without an exception.
+    """Give a temporary path beside `path`, whose folder is made if missing, and rename it to `path` if the block ends
+    without an exception.
 
     An interrupted writer leaves `path` as it was. Raises `OSError` that names `path` where it cannot be written.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())

@@ -8,7 +8,7 @@ from transformers.pipelines import PIPELINE_REGISTRY
 from ._version import __version__ as __version__
 from .configuration_aspert import AspertConfig
 from .data_collator import AspertDataCollator
-from .dataset import JointExtractionDataset
+from .dataset import EpochSampler, JointExtractionDataset
 from .extraction import ExtractionOptions, Extractor
 from .modeling_aspert import AspertForJointExtraction, AspertOutput
 from .pipeline import TASK, JointExtractionPipeline
@@ -46,6 +46,7 @@ __all__ = [
     "AspertProcessor",
     "AspertTrainer",
     "AspertTrainingArguments",
+    "EpochSampler",
     "ExtractionOptions",
     "Extractor",
     "JointExtractionDataset",

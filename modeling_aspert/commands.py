@@ -8,6 +8,7 @@ import os
 import sys
 import time
 from argparse import Namespace
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -18,11 +19,12 @@ from tqdm import tqdm
 from transformers.utils import cached_file
 
 import data_scripts
+from data_scripts.problems import folded
 from data_scripts.reading import read_json
 
 from . import AspertConfig, AspertForJointExtraction, ExtractionOptions, Extractor, decoding, thresholds
 from .documents import split_sentences
-from .export import FORMATS, choose_format, open_writer
+from .export import FORMATS, PAGE_SUFFIXES, choose_format, open_writer
 from .extraction import CHUNK_INPUTS, Sentence, chunks
 from .files import whole_files, write_text
 from .onnx_model import is_export, load_exported
@@ -35,6 +37,7 @@ from .streaming import InputRecord, ResumableJsonlWriter, count_records, input_f
 _MODEL_FILES = ("*.safetensors", "*.onnx*", "config.json", "processor_config.json", "tokenizer*.json")
 # how often a long run gives freed memory back to the system
 _TRIM_SECONDS = 1.0
+_SHOWN = 20  # lines of problems with data
 
 
 @contextmanager
@@ -179,15 +182,19 @@ def _some(records: Iterable[InputRecord], source: str) -> Iterator[InputRecord]:
         print(f"warning: {source}: no record, there was nothing to do", file=sys.stderr)
 
 
-def _check_output(path: str | os.PathLike, directory: bool = False, inputs: Iterable[str] = ()) -> None:
-    """Raise for an output that cannot be written, or that is an input: before the model is loaded, not after hours.
+def _refuse_inputs(path: str, inputs: Iterable[str]) -> None:
+    """Raise for an output that is an input."""
+    for file in input_files(inputs):
+        if file != "-" and os.path.realpath(file) == os.path.realpath(path):
+            raise ValueError(f"{path} is an input too, which would be overwritten: choose another output")
+
+
+def _check_output(path: str | os.PathLike, directory: bool = False) -> None:
+    """Raise for an output that cannot be written: before the model is loaded, not after hours.
 
     Nothing is left behind, neither the folders above it.
     """
     target = check_target(path, directory)
-    for file in inputs:
-        if file != "-" and os.path.realpath(file) == str(target):
-            raise ValueError(f"{path} is an input too, which would be overwritten: choose another output")
     probe = target.with_name(f".{target.name}.{os.getpid()}.probe")
     missing = [folder for folder in target.parents if not os.path.exists(folder)]
     try:
@@ -215,8 +222,9 @@ def _model_files(args: Namespace) -> list[dict[str, Any]]:
 def predict(args: Namespace) -> None:
     format = args.format or "jsonl"
     if args.output is not None:
+        _refuse_inputs(args.output, args.inputs)
         format = choose_format(args.output, args.format)
-        _check_output(args.output, FORMATS[format].directory, input_files(args.inputs))
+        _check_output(args.output, FORMATS[format].directory)
     elif format != "jsonl":
         raise ValueError(f"--format {format} needs --output")
     records = _inputs(args)
@@ -252,10 +260,14 @@ def predict(args: Namespace) -> None:
                 )
             for record in tqdm(_run(extractor, todo, as_words=True), initial=done, **progress):
                 writer.write(record)
-        return
-    with open_writer(args.output, format) as writer:
-        for record in tqdm(_run(extractor, _chunks(records), as_words=False), **progress):
-            writer.write(record)
+                done += 1
+    else:
+        done = 0
+        with open_writer(args.output, format) as writer:
+            for record in tqdm(_run(extractor, _chunks(records), as_words=False), **progress):
+                writer.write(record)
+                done += 1
+    print(f"{args.output}: {done} records written, format {format}", file=sys.stderr)
 
 
 def _annotated(path: str, config: AspertConfig) -> list[dict[str, Any]]:
@@ -275,8 +287,8 @@ def _annotated(path: str, config: AspertConfig) -> list[dict[str, Any]]:
                 file=sys.stderr,
             )
     report.raise_for_errors()
-    for warning in report.warnings:
-        print(f"warning: {warning}", file=sys.stderr)
+    for line in folded(report.warnings):
+        print(f"warning: {line}", file=sys.stderr)
     return records
 
 
@@ -303,12 +315,24 @@ def evaluate(args: Namespace) -> None:
         folder, split = Path(args.output), Path(args.data).stem
         write_text(folder / f"predictions_{split}.jsonl", "".join(json_line(record) + "\n" for record in predicted))
         write_evaluation(folder, split, predicted, gold, scores, config)
+        print(
+            f"{folder}: scores, predictions and a page of errors of {len(gold)} records written (scores_{split}.json, "
+            f"predictions_{split}.jsonl, error_analysis_{split}.html)",
+            file=sys.stderr,
+        )
 
 
 def show(args: Namespace) -> None:
     from .visualization import visualize
 
-    _check_output(args.output, inputs=input_files(args.inputs))
+    _refuse_inputs(args.output, args.inputs)
+    suffix = Path(args.output).suffix
+    if suffix and suffix.lower() not in PAGE_SUFFIXES:
+        raise ValueError(
+            f"{args.output}: an HTML page does not go with the suffix {suffix}: name it {Path(args.output).stem}.html; "
+            "other formats are written by `aspert predict --format`"
+        )
+    _check_output(args.output)
     records = _inputs(args)
     extractor = load(args)
     predicted = list(_run(extractor, _chunks(records), as_words=False))
@@ -316,29 +340,55 @@ def show(args: Namespace) -> None:
     print(f"{len(predicted)} records drawn in {args.output}")
 
 
+def _print_counts(records: Sequence[Mapping[str, Any]], schema: data_scripts.LabelSchema | None) -> None:
+    """How often each type occurs; those of a types file that do not, too."""
+    for kind, known in (("entities", "entity_types"), ("relations", "relation_types")):
+        counts = Counter(dict.fromkeys(getattr(schema, known, ()), 0))
+        counts.update(item["type"] for record in records for item in record[kind])
+        print(f"  {kind}: {', '.join(f'{name} {count}' for name, count in counts.most_common()) or 'none'}")
+
+
+@contextmanager
+def _all_problems() -> Iterator[None]:
+    """Print several problems with data, which `main` would only count."""
+    try:
+        yield
+    except data_scripts.DataError as error:
+        if len(error.problems) == 1:
+            raise
+        lines = folded(error.problems)
+        for line in lines[:_SHOWN]:
+            print(f"error: {line}", file=sys.stderr)
+        if len(lines) > _SHOWN:
+            print(f"… and {len(lines) - _SHOWN} more", file=sys.stderr)
+        raise ValueError(f"{len(error.problems)} problems: nothing was done") from error
+
+
 def validate(args: Namespace) -> None:
-    schema = data_scripts.LabelSchema.from_file(args.types) if args.types else None
+    with _all_problems():
+        schema = data_scripts.LabelSchema.from_file(args.types) if args.types else None
     failed = 0
     sound = {}
     for path in args.data:
         try:
             records = data_scripts.read_records(path)
         except data_scripts.DataError as error:
-            if len(args.data) == 1:
+            if len(args.data) == len(error.problems) == 1:
                 raise
-            print("\n".join(f"error: {problem}" for problem in error.problems))
+            print("\n".join(f"error: {line}" for line in folded(error.problems)))
             failed += 1
             continue
         report = data_scripts.validate_records(records, schema, path, args.max_span_width)
-        for problem in report.errors:
-            print(f"error: {problem}")
-        for problem in report.warnings:
-            print(f"warning: {problem}")
+        for line in folded(report.errors):
+            print(f"error: {line}")
+        for line in folded(report.warnings):
+            print(f"warning: {line}")
         found = {"record": records, "error": report.errors, "warning": report.warnings}
         counts = (f"{len(items)} {name}{'' if len(items) == 1 else 's'}" for name, items in found.items())
         print(f"{path}: {', '.join(counts)}")
         failed += bool(report.errors)
         if not report.errors:
+            _print_counts(records, schema)
             sound[path] = records
     for problem in data_scripts.shared_sentences(sound):
         print(f"warning: {problem}")
@@ -347,14 +397,16 @@ def validate(args: Namespace) -> None:
 
 
 def convert(args: Namespace) -> None:
-    conversion = data_scripts.convert(
-        args.source_format, args.input, args.output, args.types_output, args.symmetric or ()
-    )
-    for warning in conversion.warnings:
-        print(f"warning: {warning}", file=sys.stderr)
+    with _all_problems():
+        conversion = data_scripts.convert(
+            args.source_format, args.input, args.output, args.types_output, args.symmetric or ()
+        )
+    for line in folded(conversion.warnings):
+        print(f"warning: {line}", file=sys.stderr)
     entities = sum(len(record["entities"]) for record in conversion.records)
     relations = sum(len(record["relations"]) for record in conversion.records)
     print(f"{args.output}: {len(conversion.records)} sentences, {entities} entities, {relations} relations")
+    _print_counts(conversion.records, None)
 
 
 def info(args: Namespace) -> None:
@@ -481,9 +533,28 @@ def learn_thresholds(args: Namespace) -> None:
     model.config.update(thresholds.loosest_fields(config))
     predicted = _predicted(Extractor(model.to(device), processor), gold)
     learnt = thresholds.learn_thresholds(predicted, gold, config, args.metric)
+    before = {name: getattr(config, name) for name in learnt}
+    scores = [_score_with(fields, predicted, gold, config, args.metric) for fields in (before, learnt)]
     _store(args.model, learnt)
     for name, value in learnt.items():
-        print(f"{name}: {value} (before: {getattr(config, name)})")
+        print(f"{name}: {value} (before: {before[name]})")
+    print(f"{args.metric} on {args.data}: {scores[1]:.2f} (before: {scores[0]:.2f})")
+
+
+def _score_with(
+    fields: Mapping[str, Any],
+    predicted: Sequence[Mapping[str, Any]],
+    gold: Sequence[Mapping[str, Any]],
+    config: AspertConfig,
+    metric: str,
+) -> float:
+    """The score of loosely predicted records, decided with these thresholds and this overlap."""
+    kept = decoding.Predictions.from_records(predicted, config)
+    kept = kept.of_entities(kept.entity_scores >= fields["entity_threshold"])
+    kept = decoding.without_overlaps(kept) if fields["entity_overlap"] == "flat" else kept
+    kept = kept.of_relations(kept.relation_scores >= fields["relation_threshold"])
+    records = decoding.join_records(gold, kept.per_sentence(len(gold)), config)
+    return compute_scores(records, gold, symmetric_relations=config.symmetric_relations)[metric]
 
 
 def _check_model_folder(folder: str) -> None:
@@ -503,4 +574,9 @@ def _store(model: str, fields: Mapping[str, Any]) -> None:
     file = Path(model) / "config.json"
     write_text(file, json.dumps({**read_json(file), **fields}, indent=2, sort_keys=True) + "\n")
     if any(Path(model).glob("*_results.json")):
-        print(f"warning: {model}: the scores and the card beside the model are those of before", file=sys.stderr)
+        mend = f"train.py DATA.yaml --encoder {model} --output_dir {model} --do_train false --do_predict true"
+        print(
+            f"warning: {model}: the scores and the card beside the model are those of before; `python {mend}` with the YAML "
+            "file of its training makes them anew",
+            file=sys.stderr,
+        )

@@ -186,6 +186,31 @@ class AspertConfig(PretrainedConfig):
                 "be those that the weights were trained with; id2label may be left out"
             )
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        # whose code is published is for its author to say
+        cls._auto_class = None
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if name == "entity_types" and isinstance(value, (list, tuple)):
+            self.id2label = dict(enumerate([NONE_TYPE, *value]))
+            self.label2id = {label: index for index, label in self.id2label.items()}
+
+    def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:
+        """As every configuration's, where all fields are valid, so that what is saved can be loaded.
+
+        Raises:
+            ValueError: a field that was changed to what is not valid.
+        """
+        self.check()
+        if list(self.id2label.values()) != [NONE_TYPE, *self.entity_types]:
+            raise ValueError(
+                f"AspertConfig.id2label = {self.id2label!r} contradicts entity_types = {self.entity_types!r}: rename the "
+                "types in entity_types, id2label follows"
+            )
+        super().save_pretrained(save_directory, **kwargs)
+
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
         """As every configuration's, but fields in ``kwargs`` are checked as stored ones are, and what a file names of

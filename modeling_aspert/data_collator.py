@@ -71,7 +71,8 @@ class AspertDataCollator:
     """Batches of :class:`JointExtractionDataset` items.
 
     In training, negatives are drawn from a generator seeded by (seed, epoch, record), so they are new every epoch
-    and the same for any number of loader workers and processes. Otherwise all candidate spans are batched, with
+    and the same for any number of loader workers and processes; the epoch is what the items say, which are of epoch 0
+    where no :class:`EpochSampler` chose them. Otherwise all candidate spans are batched, with
     ``word_spans`` and ``index`` for decoding; the model builds the pairs itself.
 
     Args:

@@ -61,6 +61,9 @@ class JointExtractionDataset(Dataset):
     """
 
     def __init__(self, records: Iterable[Mapping[str, Any]], processor: AspertProcessor, config: AspertConfig) -> None:
+        if hasattr(records, "with_format"):
+            records = records.with_format(None)  # plain lists and numbers
+        processor.fit_to(config.encoder_config)
         self.records = [_checked(position, record) for position, record in enumerate(records)]
         self.config = config
         sentences: list[EncodedSentence] = []

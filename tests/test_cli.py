@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -87,6 +88,50 @@ def test_no_command_prints_help(capsys):
     assert "COMMAND" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("words", "field", "expected"),
+    [
+        ("predict m --output y.jsonl a.txt b.txt", "inputs", ["a.txt", "b.txt"]),
+        ("predict m a.txt --output y.jsonl b.txt --progress c.txt -", "inputs", ["a.txt", "b.txt", "c.txt", "-"]),
+        ("predict --output y.jsonl m a.txt", "inputs", ["a.txt"]),
+        ("predict m -- --a.txt", "inputs", ["--a.txt"]),
+        ("predict m --outp y.jsonl", "inputs", []),
+        ("show m --output y.html a.txt", "inputs", ["a.txt"]),
+        ("validate a.json --types t.json b.json", "data", ["a.json", "b.json"]),
+        ("validate --types t.json a.json b.json", "data", ["a.json", "b.json"]),
+        ("evaluate m --output out a.json", "data", "a.json"),
+    ],
+)
+def test_inputs_may_follow_options(words, field, expected):
+    args = aspert_cli.build_parser().parse_args(words.split())
+    assert getattr(args, field) == expected and getattr(args, "model", "m") == "m"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("predict m --relation-treshold 0.5 a.txt", "there is no option --relation-treshold: did you mean --relation-threshold?"),
+        ("predict m --format=json --colunm=x", "there is no option --colunm: did you mean --column?"),
+        ("show m --ouput p.html a.txt", "there is no option --ouput: did you mean --output?"),
+        ("validate a.json --zzzz", "there is no option --zzzz: see aspert validate --help"),
+        ("validate a.json -z", "unrecognized arguments: -z"),
+        ("evaluate m a.json b.json", "unrecognized arguments: b.json"),
+        ("info m n", "unrecognized arguments: n"),
+    ],
+)  # fmt: skip
+def test_what_a_command_does_not_take_is_told_with_its_usage(capsys, words, said):
+    with pytest.raises(SystemExit) as exit_code:
+        aspert_cli.main(words.split())
+    assert exit_code.value.code == 2
+    err, command = capsys.readouterr().err, words.split()[0]
+    assert err.startswith(f"usage: aspert {command} ") and err.endswith(f"aspert {command}: error: {said}\n")
+
+
+def test_a_text_may_begin_with_dashes():
+    argv = ["predict", "m", "--text", "-- said Ann", "--text=--no"]
+    assert aspert_cli.build_parser().parse_args(argv).text == ["-- said Ann", "--no"]
+
+
 def test_predict_a_text(folder, capsys):
     assert aspert_cli.main(["predict", str(folder), "--text", "Marie married Pierre .", "--text", "Stop"]) == 0
     first, second = map(json.loads, capsys.readouterr().out.splitlines())
@@ -106,11 +151,12 @@ def test_predict_words_equals_the_extractor(folder, data, tmp_path):
 
 
 @pytest.mark.parametrize("format", [name for name in aspert_cli._OUTPUT_FORMATS if name != "spacy"])
-def test_predict_writes_every_format(folder, tmp_path, format):
+def test_predict_writes_every_format(folder, tmp_path, capsys, format):
     source = tmp_path / "in.txt"
     source.write_text("Marie married Pierre .\n\nAda Lovelace worked for Analytical Engines .\n")
     output = tmp_path / f"out_{format}"
-    assert aspert_cli.main(["predict", str(folder), str(source), "--output", str(output), "--format", format]) == 0
+    assert aspert_cli.main(["predict", str(folder), "--output", str(output), "--format", format, str(source)]) == 0
+    assert capsys.readouterr().err.endswith(f"{output}: 3 records written, format {format}\n")
     assert output.exists() and (output.is_dir() or output.stat().st_size)
 
 
@@ -118,7 +164,7 @@ def test_predict_writes_every_format(folder, tmp_path, format):
     ("suffix", "begin"),
     [
         (".parquet", b"PAR1"), (".json", b"[\n{"), (".graphml", b"<?xml"), (".nt", b"_:r0 <http"),
-        (".jsonl", b'{"id": 0'), (".JSON", b"[\n{"), (".out", b'{"id": 0'), ("", b'{"id": 0'),
+        (".jsonl", b'{"id": 0'), (".ndjson", b'{"id": 0'), (".JSON", b"[\n{"), ("", b'{"id": 0'),
     ],
 )  # fmt: skip
 def test_the_suffix_of_the_output_gives_the_format(folder, tmp_path, suffix, begin):
@@ -139,6 +185,14 @@ def test_outputs_are_refused_before_the_model_is_loaded(tmp_path, capsys, monkey
     assert contradiction in failed(capsys, *argv, "--output", "out.json", "--format", "parquet")
     packed = "out.jsonl.gz: nothing is written as .gz: take one of .jsonl, .json"
     assert packed in failed(capsys, *argv, "--output", "out.jsonl.gz", "--format", "jsonl")
+    for name in ("z.html", "z.ttl", "z.txt", "z.v2"):
+        said = failed(capsys, *argv, "--output", name)
+        page = " (`aspert show` draws pages)" if name == "z.html" else ""
+        assert said.startswith(f"error: {name}: the suffix {name[1:]} means no format{page}: give --format jsonl or ")
+    page = (
+        "error: s.jsonl: an HTML page does not go with the suffix .jsonl: name it s.html; other formats are written by"
+    )
+    assert page in failed(capsys, "show", *argv[1:], "--output", "s.jsonl")
     assert "--format csv needs --output" in failed(capsys, *argv, "--format", "csv")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").touch()
@@ -221,6 +275,7 @@ def test_evaluate_on_foreign_labels_tells_the_first_problem(folder, tmp_path, ca
     warning, message = capsys.readouterr().err.splitlines()
     assert warning.startswith(f"warning: {path}: its entity types (Boat) are none of the model's (Person, ")
     assert message.startswith(f"error: 1501 problems, the first: {path}: record 0: entities[0].type = 'Boat': ")
+    assert message.endswith(" (`aspert validate FILE` lists all)")
     assert message.count("'Boat'") <= 2 and len(message) < 300 + len(str(path))
 
 
@@ -313,9 +368,9 @@ def test_progress_shows_rate_and_time_left(folder, tmp_path, capsys):
     source.write_text("Stop\n" * 3)
     command = ["predict", str(folder), str(source), "--output", str(tmp_path / "out.jsonl")]
     assert aspert_cli.main(command) == 0
-    assert "records" not in capsys.readouterr().err
+    assert "records/s" not in capsys.readouterr().err
     assert aspert_cli.main([*command, "--progress"]) == 0
-    last = capsys.readouterr().err.split("\r")[-1]
+    last = capsys.readouterr().err.split("\r")[-1].partition("\n")[0]
     # 100%|█| 3/3 [elapsed<left, rate]
     assert re.search(r"100%.* 3/3 \[\d\d:\d\d<\d\d:\d\d, +[\d.]+ records/s\]", last), last
 
@@ -418,7 +473,7 @@ def test_resuming_standard_input_compares_it(folder, tmp_path, monkeypatch, caps
         assert failed(capsys, *argv) == f"error: {output}.partial{problem}{mend}"
     pipe(monkeypatch, texts)
     assert aspert_cli.main(argv) == 0
-    assert "4 records are there" in capsys.readouterr().err
+    assert re.search(r": 4 records are there .*\n.*: 12 records written, format jsonl\n$", capsys.readouterr().err)
     assert output.read_bytes() == whole.read_bytes()
 
 
@@ -591,7 +646,9 @@ def test_nothing_to_do_is_said(folder, tmp_path, capsys):
         (tmp_path / name).write_text(content)
         output = tmp_path / f"{name}.jsonl"
         assert aspert_cli.main(["predict", str(folder), str(tmp_path / name), "--output", str(output)]) == 0
-        assert capsys.readouterr().err == f"warning: {tmp_path / name}: no record, there was nothing to do\n"
+        said = f"{output}: 0 records written, format jsonl"
+        warning = f"warning: {tmp_path / name}: no record, there was nothing to do"
+        assert capsys.readouterr().err.splitlines() == [warning, said]
         assert output.read_bytes() == b""
 
 
@@ -614,7 +671,12 @@ def test_resuming_with_other_options_is_refused(folder, tmp_path, capsys):
 
 def test_evaluate(folder, data, tmp_path, capsys):
     assert aspert_cli.main(["evaluate", str(folder), str(data), "--output", str(tmp_path / "out")]) == 0
-    assert "RE boundaries" in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert "RE boundaries" in said.out
+    assert said.err.endswith(
+        f"{tmp_path / 'out'}: scores, predictions and a page of errors of 4 records written (scores_data.json, "
+        "predictions_data.jsonl, error_analysis_data.html)\n"
+    )
     scores = json.loads((tmp_path / "out" / "scores_data.json").read_text())
     assert {"ner_micro_f1", "re_strict_macro_f1", "per_type"} <= set(scores)
     assert len(lines(tmp_path / "out" / "predictions_data.jsonl")) == len(RECORDS)
@@ -660,17 +722,63 @@ def test_predict_on_raw_sentences_equals_the_evaluation(folder, tmp_path):
 def test_validate(data, tmp_path, capsys):
     types = str(tmp_path / "types.json")
     assert aspert_cli.main(["validate", str(data), "--types", types]) == 0
-    assert "4 records, 0 errors" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "4 records, 0 errors" in out
+    # of the types file, also the types that do not occur
+    types_of = {
+        kind: Counter(one["type"] for record in RECORDS for one in record[kind]) for kind in ("entities", "relations")
+    }
+    for kind, counted in types_of.items():
+        (line,) = (line for line in out.splitlines() if line.startswith(f"  {kind}: "))
+        found = {name: int(count) for name, count in re.findall(r"(\S+) (\d+)(?:,|$)", line.partition(": ")[2])}
+        assert found == {**dict.fromkeys(TYPES[kind], 0), **counted}
     copy = tmp_path / "test.json"
     copy.write_text(json.dumps([{**RECORDS[0], "tokens": ["Other", *RECORDS[0]["tokens"]]}, *RECORDS[1:3]]))
     assert aspert_cli.main(["validate", str(data), str(copy)]) == 0
-    said = f"warning: {copy}: tokens: 2 of 3 sentences stand in {data}, too; leave them out of one of the two\n"
+    said = (
+        f"warning: {copy}: tokens: 2 of 3 sentences stand in {data}, too (NAMES); leave them out of one of the two\n"
+    )
+    names = [f"orig_id {one['orig_id']!r}" if one.get("orig_id") else f"record {n}" for n, one in enumerate(RECORDS)]
+    said = said.replace("NAMES", ", ".join(names[1:3]))
     assert capsys.readouterr().out.endswith(said)
     broken = [{**RECORDS[0], "entities": [{"type": "Persn", "start": 0, "end": 99}]}]
     data.write_text(json.dumps(broken))
     assert aspert_cli.main(["validate", str(data), "--types", types]) == 2
     out = capsys.readouterr().out
     assert "data.json" in out and "record 0" in out and "entities[0]" in out and "'Person'" in out
+
+
+def test_validate_folds_what_is_alike(tmp_path, capsys):
+    """Records of doccano: one cause, one line."""
+    path = tmp_path / "doccano.jsonl"
+    path.write_text("".join(json.dumps({"text": "Ann", "entities": [[0, 3, "PER"]]}) + "\n" for _ in range(300)))
+    assert aspert_cli.main(["validate", str(path)]) == 2
+    said = capsys.readouterr()
+    error, summary = said.out.splitlines()
+    assert error.startswith(f"error: {path}: record 0: tokens: the key is missing: the record holds a text")
+    assert error.endswith(": aspert convert brat (300 such problems, this is the first)")
+    assert summary == f"{path}: 300 records, 300 errors, 0 warnings"
+    path.write_text("{\n" * 30)
+    assert aspert_cli.main(["validate", str(path)]) == 2
+    assert len(capsys.readouterr().out.splitlines()) == 30  # each names its line
+    (tmp_path / "types.json").write_text('{"entities": {"none": {}}, "relations": []}')
+    assert aspert_cli.main(["validate", str(path), "--types", str(tmp_path / "types.json")]) == 2
+    first, second, last = capsys.readouterr().err.splitlines()
+    assert "types.json: entities.none: a reserved name" in first and "relations: a list" in second
+    assert last == "error: 2 problems: nothing was done"
+
+
+def test_convert_tells_all_problems(tmp_path, capsys):
+    """Up to 20 lines, and the number of the others."""
+    (tmp_path / "a.txt").write_text("Ann sings")
+    for count, shown, rest in ((2, 2, []), (25, 20, ["… and 5 more"])):
+        lines = [f"T{n}\tPerson 0 {n + 3}\tBob" for n in range(1, count + 1)]
+        (tmp_path / "a.ann").write_text("\n".join(lines))
+        assert aspert_cli.main(["convert", "brat", str(tmp_path / "a.txt"), str(tmp_path / "out.json")]) == 2
+        said = capsys.readouterr().err.splitlines()
+        assert said[shown:] == [*rest, f"error: {count} problems: nothing was done"]
+        assert all(f"a.ann: line {n} = 'Person 0 {n + 3}'" in said[n - 1] for n in range(1, shown + 1))
+    assert not (tmp_path / "out.json").exists()
 
 
 def test_convert_and_info_and_show(folder, tmp_path, capsys):
@@ -681,7 +789,8 @@ def test_convert_and_info_and_show(folder, tmp_path, capsys):
     output = tmp_path / "a.json"
     command = ["convert", "brat", str(tmp_path / "a.txt"), str(output), "--types-output", str(tmp_path / "t.json")]
     assert aspert_cli.main([*command, "--symmetric", "married-to"]) == 0
-    assert "1 sentences, 2 entities, 1 relations" in capsys.readouterr().out
+    said = f"{output}: 1 sentences, 2 entities, 1 relations\n  entities: Person 2\n  relations: married-to 1\n"
+    assert capsys.readouterr().out == said
     assert json.loads((tmp_path / "t.json").read_text())["relations"]["married-to"]["symmetric"] is True
     assert aspert_cli.main(["info", str(folder)]) == 0
     assert "married-to (symmetric)" in capsys.readouterr().out
@@ -690,6 +799,25 @@ def test_convert_and_info_and_show(folder, tmp_path, capsys):
         aspert_cli.main(["show", str(folder), "--text", "<script>alert(1)</script> Marie", "--output", str(page)]) == 0
     )
     assert "<script>alert(1)" not in page.read_text()
+
+
+def test_learn_thresholds_tells_the_score_before_and_after(tmp_path, data, capsys):
+    """As `evaluate` gives them with the thresholds of before and with those that were stored."""
+    folder = tmp_path / "model"
+    make_model().save_pretrained(folder)
+    make_processor().save_pretrained(folder)
+    metric = "ner_micro_f1"
+
+    def score() -> float:
+        assert aspert_cli.main(["evaluate", str(folder), str(data), "--output", str(tmp_path / "out")]) == 0
+        capsys.readouterr()
+        return json.loads((tmp_path / "out" / "scores_data.json").read_text())[metric]
+
+    before = score()
+    assert aspert_cli.main(["learn-thresholds", str(folder), str(data), "--metric", metric]) == 0
+    said = capsys.readouterr().out.splitlines()[-1]
+    after = score()
+    assert said == f"{metric} on {data}: {after:.2f} (before: {before:.2f})" and after >= before
 
 
 def test_learn_constraints(tmp_path, data, capsys):

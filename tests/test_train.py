@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
@@ -11,6 +12,7 @@ import random
 import re
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -111,7 +113,8 @@ def assert_same_weights(one: Path, other: Path) -> None:
 def trained(corpus: Path, encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The output of one run, with all its checkpoints and TensorBoard events."""
     output = tmp_path_factory.mktemp("run") / "output"
-    run(corpus, encoder, output, save_total_limit=10, report_to="tensorboard")
+    with (output.parent / "printed").open("w") as printed, contextlib.redirect_stdout(printed):
+        run(corpus, encoder, output, save_total_limit=10, report_to="tensorboard")
     return output
 
 
@@ -187,6 +190,29 @@ def test_where_the_yaml_file_stands(tmp_path: Path) -> None:
         train.parse_arguments(["--seed", "1", path])
     with pytest.raises(ValueError, match="'conll04' is no option: .*--dataset"):
         train.parse_arguments([path, "conll04"])
+    with pytest.raises(ValueError, match="'my_data/train.json' is no YAML file .*--dataset"):
+        train.parse_arguments(["my_data/train.json", "--seed", "1"])
+
+
+def test_help(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        train.parse_arguments(["--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert said.startswith("usage: python train.py [FILE.yaml] [--field value ...] ")
+    assert "--no-card-examples The same as --card_examples false." in said
+    assert "--resume-from-checkpoint RESUME_FROM_CHECKPOINT true goes on from" in said
+
+
+def test_when_the_loss_is_logged(tmp_path: Path) -> None:
+    for text, options, expected in (
+        ("", [], ("epoch", 500)),
+        ("logging_steps: 10\n", [], ("steps", 10)),
+        ("logging_steps: null\n", [], ("epoch", 500)),
+        ("", ["--logging_steps", "10"], ("steps", 10)),
+        ("logging_steps: 10\n", ["--logging_strategy", "epoch"], ("epoch", 10)),
+    ):
+        _, _, args = train.parse_arguments([write_yaml(tmp_path, YAML + text), *options])
+        assert (args.logging_strategy, args.logging_steps) == expected
 
 
 @pytest.mark.parametrize(
@@ -317,6 +343,19 @@ def test_run_json(trained: Path, corpus: Path, encoder: Path) -> None:
     assert description["data"]["test"]["sha256"] == digest.hexdigest()
 
 
+@pytest.mark.skipif(os.name != "posix", reason="modes of POSIX")
+def test_weights_may_be_read_by_whom_the_umask_lets(trained: Path, tmp_path: Path) -> None:
+    os.umask(umask := os.umask(0))
+    for file in (trained / "config.json", *trained.rglob("model.safetensors")):
+        assert stat.S_IMODE(file.stat().st_mode) == 0o666 & ~umask, file
+    before = os.umask(0o077)
+    try:
+        AspertForJointExtraction.from_pretrained(trained).save_pretrained(tmp_path)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "model.safetensors").stat().st_mode) == 0o600
+
+
 def test_tensorboard_events(trained: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -337,6 +376,13 @@ def test_best_checkpoint_is_the_first_with_the_best_dev_score(trained: Path) -> 
     assert_same_weights(trained, trained / f"checkpoint-{best}")
     saved = json.loads((trained / "eval_results.json").read_text())
     assert saved["eval_re_strict_micro_f1"] == scores[best]
+    epoch = f"epoch {list(scores).index(best) + 1} of {QUICK['num_train_epochs']} (step {best})"
+    assert f"that of {epoch}, so" in (trained / "README.md").read_text()
+    printed = (trained.parent / "printed").read_text()
+    assert printed.endswith(
+        f'{trained}: the model, its card (README.md) and scores; next: aspert predict {trained} --text "..."\n'
+    )
+    assert f"best: {epoch}, re_strict_micro_f1 {scores[best]:.2f}\n" in printed
 
 
 def test_same_seed_same_weights_whatever_the_test_data(
@@ -421,6 +467,46 @@ def test_evaluation_leaves_the_description_of_the_training(trained: Path, corpus
     run(corpus, folder, folder, do_train="false", **dict.fromkeys(switches))
     assert (folder / "run.json").read_bytes() == described
     assert json.loads((folder / "evaluation.json").read_text())["arguments"]["model"]["encoder"] == str(folder)
+
+
+def test_evaluation_of_a_model_in_its_folder_renews_its_card(
+    trained: Path, corpus: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: Any
+) -> None:
+    folder = tmp_path / "output"
+    shutil.copytree(trained, folder, ignore=shutil.ignore_patterns("checkpoint-*"))
+    fields = dict.fromkeys(("span_classifier_size", "width_embedding_size", "max_span_width"))
+    fields |= {"do_train": "false", "do_eval": "true"}
+    card = (folder / "README.md").read_text()
+    # the same scores, so the same card, but for what is rounded
+    run(corpus, folder, folder, **fields)
+    assert (folder / "README.md").read_text() == card
+    assert f"{folder}: the scores, and the card (README.md) with them\n" in capsys.readouterr().out
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "relation_threshold": 0.999}))
+    scores = run(corpus, folder, folder, **fields)
+    renewed = (folder / "README.md").read_text()
+    assert scores["test_re_strict_micro_f1"] == 0 and "| test | RE strict | micro | 0.00 | 0.00 | 0.00 |" in renewed
+    assert "| relation_threshold | 0.999 |" in renewed
+
+    def others(text: str) -> list[str]:
+        text = re.sub(r"\n- task:.*?\n---", "", text, flags=re.DOTALL)
+        return [
+            line for line in text.splitlines() if not re.match(r"\| (dev|test|NER|RE)|.*relation.threshold|    ", line)
+        ]
+
+    assert others(renewed) == others(card)
+    # what is not of the model as it is saved leaves the card as it is, and says so
+    part = write_corpus(tmp_path / "part", test=json.loads((corpus / "test.json").read_text())[:5])
+    for data, changes, message in (
+        (part, {"do_eval": None}, "the test data are not those of run.json"),
+        (corpus, {"do_predict": None}, "test has scores there, but was not scored anew: pass --do_predict true"),
+        (corpus, {"relation_threshold": 0.5}, "relation_threshold = 0.5 is not that of config.json: leave it out"),
+    ):
+        run(data, folder, folder, **fields | changes)
+        assert (folder / "README.md").read_text() == renewed and message in caplog.text
+    (folder / "run.json").write_text("{}")
+    run(corpus, folder, folder, **fields)
+    assert (folder / "README.md").read_text() == renewed and "is not as a training writes it" in caplog.text
 
 
 def test_evaluation_needs_no_training_data(trained: Path, corpus: Path, tmp_path: Path) -> None:
@@ -512,12 +598,12 @@ def test_without_development_data_the_last_model_is_kept(
 def test_nothing_in_the_log_does_not_lose_the_run(
     corpus: Path, encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # without development data, and with fewer steps than logging_steps (500), there is nothing to draw
+    # without development data and a logged loss there is nothing to draw
     monkeypatch.setattr(reports, "drawn", plots.drawn)
     monkeypatch.setattr(model_card, "drawn", plots.drawn)
     records = {split: json.loads((corpus / f"{split}.json").read_text()) for split in ("train", "test")}
     other = write_corpus(tmp_path / "corpus", **records)
-    run(other, encoder, tmp_path / "output", max_steps=2, logging_steps=None)
+    run(other, encoder, tmp_path / "output", max_steps=2, logging_steps=None, logging_strategy="no")
     assert (tmp_path / "output" / "predictions_test.jsonl").is_file()
 
 
@@ -557,6 +643,12 @@ def test_what_the_card_is_told(trained: Path, corpus: Path, encoder: Path, tmp_p
     assert "language: de\n" in card and "license: cc-by-4.0\n" in card
     quotes = "examples from the training data"
     assert quotes in (trained / "README.md").read_text() and quotes not in card
+    records = json.loads((corpus / "train.json").read_text())
+    quoted = re.findall(r'^result = extract\("(.*)"\)$', (trained / "README.md").read_text(), re.MULTILINE)
+    assert len(quoted) == 2 and set(quoted) <= {
+        " ".join(record["tokens"]) for record in records if record["relations"]
+    }
+    assert card.count('extract("Marie Curie worked in Paris.")') == 2
 
 
 def test_early_stopping_without_development_data_is_refused(

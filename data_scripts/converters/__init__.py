@@ -61,6 +61,7 @@ def convert(
     found = conversion.schema
     old = LabelSchema.from_file(types_output) if types_output is not None and Path(types_output).exists() else None
     base = old or found
+    _check_symmetric(symmetric_relations, tuple(dict.fromkeys([*base.relation_types, *found.relation_types])))
     conversion.schema = replace(
         base,
         **{
@@ -81,6 +82,17 @@ def convert(
     elif types_output is not None and conversion.schema != old:
         conversion.schema.add_to_file(types_output)
     return conversion
+
+
+def _check_symmetric(names: Sequence[str], relation_types: tuple[str, ...]) -> None:
+    for name in names:
+        if name not in relation_types:
+            near = nearest(name, relation_types)
+            mend = f"did you mean {near!r}? There are" if near else "there are"
+            raise ValueError(
+                f"symmetric_relations (--symmetric) = {name!r} is no relation type of the data; {mend} "
+                f"{', '.join(relation_types) or 'none'}"
+            )
 
 
 def _refuse_overwriting(source_format: str, input: Path, *outputs: str | PathLike[str]) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os.path
 import re
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import accumulate
+from operator import itemgetter
 from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -36,11 +37,13 @@ def read_brat(path: str | PathLike[str]) -> Conversion:
     line of the text that is not blank; its orig_id is `NAME_NUMBER`, the file's name from the folder on and the number
     of the line, from 0. Words are those of `split_words`, cut at the borders of entities. What has no place in a
     record is left out, with a warning that counts and names it: discontinuous entities, entities and relations across
-    lines, relations whose arguments were left out, and lines of other kinds. Raises `DataError` with every problem of
+    lines, relations whose arguments were left out, and lines of other kinds. Warnings also count entities that cut a
+    word or hold white space at an end, and documents without an annotation. Raises `DataError` with every problem of
     the files.
     """
     conversion = Conversion([], LabelSchema(()))
     problems: list[Problem] = []
+    documents: list[_Document] = []
     folder = Path(path) if Path(path).is_dir() else Path(path).parent
     for text_path, annotation_path in brat_pairs(Path(path)):
         try:
@@ -50,10 +53,35 @@ def read_brat(path: str | PathLike[str]) -> Conversion:
         else:
             conversion.records.extend(document.records())
             conversion.warnings.extend(document.warnings())
+            documents.append(document)
     if problems:
         raise DataError(problems)
+    conversion.warnings.extend(_doubts(documents, str(path)))
     conversion.schema = LabelSchema.from_records(conversion.records)
     return conversion
+
+
+def _doubts(documents: list[_Document], path: str) -> Iterator[Problem]:
+    """Yield what hints at a slip of the whole conversion, one warning each: it often touches every file."""
+    misplaced = [f"{document.file} {place}" for document in documents for place in document.misplaced()]
+    if misplaced:
+        entities = sum(len(document.entities) for document in documents)
+        yield Problem(
+            file=path,
+            problem=f"{len(misplaced)} of {entities} entities begin or end within a word, or with white space, as do "
+            f"entities whose offsets are wrong (the first: {misplaced[0]})",
+            mend="check the offsets: they count characters (not bytes) of the .txt file from 0, the end is exclusive",
+        )
+    untouched = [document for document in documents if not document.entities and not document.left_out]
+    if untouched:
+        sentences = sum(len(document.records()) for document in untouched)
+        yield Problem(
+            file=path,
+            problem=f"{len(untouched)} of {len(documents)} .ann files are empty, such as "
+            f"{', '.join(f'{document.name}.ann' for document in untouched[:3])}: their {sentences} sentences are "
+            "converted as sentences without entities",
+            mend="leave out the documents that were not annotated",
+        )
 
 
 def brat_pairs(path: Path) -> list[tuple[Path, Path]]:
@@ -143,6 +171,20 @@ class _Document:
             Problem(file=self.file, problem=f"left out {len(what)} {reason} ({show(', '.join(what))})", mend=mend)
             for reason, what in self.left_out.items()
         ]
+
+    def misplaced(self) -> Iterator[str]:
+        """Yield the entities that begin or end within a word or with white space: ID, and the text between bars."""
+        words = split_words(self.text)
+
+        def around(border: int) -> tuple[int, int]:
+            """Return the word that the border cuts."""
+            start, end = words[bisect_left(words, border, key=itemgetter(1), hi=len(words) - 1)]
+            return (start, end) if start < border < end else (border, border)
+
+        for identifier, (_, start, end, _) in self.entities.items():
+            begin, found, stop = around(start)[0], self.text[start:end], around(end)[1]
+            if begin < start or end < stop or found != found.strip():
+                yield f"{identifier} {show(f'{self.text[begin:start]}|{found}|{self.text[end:stop]}')}"
 
     def _read_annotations(self) -> None:
         skipped: set[str] = set()

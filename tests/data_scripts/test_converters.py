@@ -131,7 +131,8 @@ def test_drug_ae_gives_the_file_of_ade(corpora, tmp_path):
     assert list(map(in_characters, written)) == list(map(in_characters, expected))
     assert [record["orig_id"] for record in written] == [record["orig_id"] for record in expected]
     assert sum(len(record["relations"]) for record in written) == 6821
-    assert [str(warning).split(": ")[1] for warning in conversion.warnings] == ["entities"]  # the wide ones
+    # the wide ones, and the sentence that stands in two folds
+    assert [str(warning).split(": ")[1] for warning in conversion.warnings] == ["entities", "tokens"]
     assert conversion.schema.entity_types == load_schema("ade", data_dir=corpora).entity_types
 
 
@@ -273,6 +274,35 @@ def test_brat(tmp_path):
     assert LabelSchema.from_file(tmp_path / "types.json").symmetric_relations == ("Siblings",)
 
 
+def test_brat_entities_that_cut_a_word_are_counted(tmp_path):
+    """Offsets that are off by one are no error where the .ann repeats the text that they name."""
+    write_brat(tmp_path, "doc", "T1\tFood 2 9\t saffro\nT2\tFood 0 2\tof\nT3\tFood 16 19\tilk", "of saffron and milk")
+    conversion = convert("brat", tmp_path / "doc.txt", tmp_path / "out.json")
+    assert [str(warning) for warning in conversion.warnings] == [
+        f"{tmp_path}/doc.txt: 2 of 3 entities begin or end within a word, or with white space, as do entities whose "
+        f"offsets are wrong (the first: {tmp_path}/doc.ann T1 '| saffro|n'); check the offsets: they count characters "
+        "(not bytes) of the .txt file from 0, the end is exclusive"
+    ]
+    write_brat(tmp_path, "doc", "T1\tFood 16 19\tilk\nT2\tFood 3 11\tsaffron ", "of saffron and milk")
+    said = [str(warning) for warning in convert("brat", tmp_path / "doc.txt", tmp_path / "out.json").warnings]
+    assert len(said) == 1 and "2 of 2 entities" in said[0] and "T1 'm|ilk|'" in said[0]
+    # a hyphen, an apostrophe and the ends of the text part words
+    write_brat(tmp_path, "doc", "T1\tFood 0 7\tsaffron\nT2\tFood 8 12\tmilk", "saffron-milk")
+    assert not convert("brat", tmp_path / "doc.txt", tmp_path / "out.json").warnings
+
+
+def test_brat_documents_without_an_annotation_are_counted(tmp_path):
+    (tmp_path / "in").mkdir()
+    write_brat(tmp_path / "in", "done", "T1\tPlace 0 4\tRome\n", "Rome\nParis\n")
+    write_brat(tmp_path / "in", "todo", "", "One\n\nTwo\n")
+    write_brat(tmp_path / "in", "more", "\n", "Three\n")
+    conversion = convert("brat", tmp_path / "in", tmp_path / "out.json")
+    assert [str(warning) for warning in conversion.warnings] == [
+        f"{tmp_path}/in: 2 of 3 .ann files are empty, such as more.ann, todo.ann: their 3 sentences are converted as "
+        "sentences without entities; leave out the documents that were not annotated"
+    ]
+
+
 def test_brat_folders_in_folders(tmp_path):
     for folder in ("in", "in/more", "in/.cache"):
         (tmp_path / folder).mkdir()
@@ -322,8 +352,8 @@ def test_without_the_records_the_types_are_not_written(tmp_path, old):
     if old:
         types.write_text(old)
     write_brat(tmp_path, "doc")
-    with pytest.raises(OSError, match="cannot be written .*none/out.json"):
-        convert("brat", tmp_path / "doc.txt", tmp_path / "none" / "out.json", types)
+    with pytest.raises(OSError, match="cannot be written .*doc.ann/out.json"):
+        convert("brat", tmp_path / "doc.txt", tmp_path / "doc.ann" / "out.json", types)
     assert (types.read_text() if types.exists() else None) == old
 
 
@@ -471,8 +501,11 @@ def test_what_convert_refuses(tmp_path):
     with pytest.raises(ValueError, match="is neither .json nor .jsonl; rename it"):
         convert("brat", tmp_path, tmp_path / "x.csv")
     (tmp_path / "in.jsonl").write_text(json.dumps(DYGIE))
-    with pytest.raises(ValueError, match=r"symmetric_relations holds \['X'\]"):
-        convert("dygie", tmp_path / "in.jsonl", tmp_path / "x.json", symmetric_relations=["X"])
+    symmetric = r"symmetric_relations \(--symmetric\) = '{}' is no relation type of the data; {} Used-for, PHYS$"
+    for name, mend in (("X", "there are"), ("phys", r"did you mean 'PHYS'\? There are")):
+        with pytest.raises(ValueError, match=symmetric.format(name, mend)):
+            convert("dygie", tmp_path / "in.jsonl", tmp_path / "x.json", symmetric_relations=["PHYS", name])
+    assert not (tmp_path / "x.json").exists()
     (tmp_path / "in.jsonl").write_text(json.dumps({**DYGIE, "sentences": [["a", "\0"], ["b", "c", "d"]]}))
     assert (
         "in.jsonl: record 0 (orig_id 'd_0'): tokens[1] = '\\x00'"
@@ -494,6 +527,13 @@ def test_a_failed_conversion_leaves_the_old_output(tmp_path, monkeypatch):
         convert("dygie", tmp_path / "in.jsonl", tmp_path / "out.json")
     assert (tmp_path / "out.json").read_text() == "old"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.jsonl", "out.json"]
+
+
+def test_the_folders_of_the_outputs_are_made(tmp_path):
+    (tmp_path / "in.jsonl").write_text(json.dumps(DYGIE))
+    convert("dygie", tmp_path / "in.jsonl", tmp_path / "a" / "b" / "out.json", tmp_path / "c" / "types.json")
+    assert len(read_records(tmp_path / "a" / "b" / "out.json")) == 2
+    assert LabelSchema.from_file(tmp_path / "c" / "types.json").entity_types == ("A", "B")
 
 
 def test_converted_records_are_sound(tmp_path):

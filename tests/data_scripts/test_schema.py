@@ -121,6 +121,7 @@ MALFORMED = [
     ('{"entities": {"A": {}}, "relations": {}, "events": {}}', ["events: an unknown key", "leave it out"]),
     ('{"entities": {"": {}}, "relations": {}}', ["entities.: an empty name", "write the type's name"]),
     ('{"entities": {"A\\n": {}}, "relations": {}}', ["entities.A\\n: a name with characters", "leave them out"]),
+    ('{"entities": {"none": {}}, "relations": {"none": {}}}', ["entities.none: a reserved name", "another name"]),
     ('{"entities": {"A": {}, "A": {}}, "relations": {}}', ["entities.A: the key is given more than once", "keep one"]),
     ('{"entities": {"A": {"symmetric": true}}, "relations": {}}', ["entities.A.symmetric: an unknown key", "verbose"]),
     (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import re
 import time
 from typing import Any
 
@@ -20,6 +21,7 @@ from data_scripts import (
     validate_records,
     validation,
 )
+from data_scripts.problems import folded
 
 SCHEMA = LabelSchema(("Person", "Place"), ("Lives_In", "Married_To"), ("Married_To",))
 GOOD = {
@@ -116,6 +118,12 @@ ERRORS = [
     ("negative tail", "relations.0.tail", -1, ["relations[0].tail = -1: negative; count from 0"]),
     ("tail out of range", "relations.0.tail", 2, ["relations[0].tail = 2: no such entity", "record's 2 entities"]),
     ("relation to itself", "relations.0.tail", 0, ["relations[0].tail = 0: the relation joins an entity to itself"]),
+    (
+        "reserved type",
+        "entities.1.type",
+        "none",
+        ["entities[1].type = 'none': a reserved name, of spans that are no entity; give the type another name"],
+    ),
     ("unknown relation", "relations.0.type", "Lives_on", ["relations[0].type = 'Lives_on'", "write 'Lives_In'"]),
     ("relation of another case", "relations.0.type", "lives_in", ["differs from 'Lives_In' by case only"]),
     ("id is a list", "orig_id", [1], ["orig_id = [1]", "a list, not a string or integer", "write a string"]),
@@ -138,31 +146,36 @@ def test_error(path, value, expected):
     assert str(caught.value) == message
 
 
+def other(path: str, value: Any) -> dict[str, Any]:
+    """`changed`, of another sentence than GOOD's."""
+    return {**changed(path, value), "tokens": ["Bob", "lives", "in", "Rome"]}
+
+
 WARNINGS = [
     (
         "the same entity twice",
-        changed("entities.2", {"type": "Place", "start": 3, "end": 4}),
+        other("entities.2", {"type": "Place", "start": 3, "end": 4}),
         "t: record 1 (orig_id 7): entities[2]: the same entity as entities[1]: scored once; leave one out",
     ),
     (
         "two types on one span",
-        changed("entities.2", {"type": "Person", "start": 3, "end": 4}),
+        other("entities.2", {"type": "Person", "start": 3, "end": 4}),
         "t: record 1 (orig_id 7): entities[2]: on the same span as entities[1], with another type (Person and Place): "
         "both are trained on, relations use the first; keep one type",
     ),
     (
         "the same relation twice",
-        changed("relations.1", {"type": "Lives_In", "head": 0, "tail": 1}),
+        other("relations.1", {"type": "Lives_In", "head": 0, "tail": 1}),
         "t: record 1 (orig_id 7): relations[1]: the same relation as relations[0]; leave one out",
     ),
     (
         "unknown key",
-        changed("lemmas", []),
+        other("lemmas", []),
         "t: record: the unknown key 'lemmas' is ignored (records with it: 1, the first: 1); leave it out",
     ),
     (
         "unknown key of an entity",
-        changed("entities.0.score", 0.5),
+        other("entities.0.score", 0.5),
         "t: entity: the unknown key 'score' is ignored (records with it: 1, the first: 1); leave it out",
     ),
     (
@@ -173,8 +186,14 @@ WARNINGS = [
     ),
     (
         "long sentence",
-        {**GOOD, "tokens": ["a"] * 10_000},
-        "t: tokens: 1 of 2 sentences have 10000 words or more (the longest 10000); split them",
+        {**GOOD, "tokens": ["a"] * 351},
+        "t: tokens: 1 of 2 sentences have more than 350 words (the longest 351): encoders like BERT take 512 sub-words, "
+        "and longer sentences cannot be trained on; split them",
+    ),
+    (
+        "the same sentence twice",
+        changed("entities", [{"type": "Person", "start": 0, "end": 1}, {"type": "Place", "start": 2, "end": 4}]),
+        "t: tokens: 1 of 2 sentences stand in the file before (record 1 is as record 0); keep one of each",
     ),
 ]
 
@@ -215,7 +234,7 @@ def test_records_that_are_no_list_of_records():
 
 def test_zero_width_words_and_missing_ids_are_sound():
     record = {**changed("orig_id", DELETE), "tokens": ["\u200b", "\ufeff", "New York", "🎈"]}
-    report = validate_records([record, {**record, "orig_id": None}], SCHEMA, "t")
+    report = validate_records([record, {**record, "orig_id": None, "tokens": list("abcd")}], SCHEMA, "t")
     assert report.errors == report.warnings == ()
 
 
@@ -223,6 +242,60 @@ def test_without_schema_types_are_not_checked():
     record = changed("entities.0.type", "Anything")
     assert not validate_records([record], None, "t").errors
     assert validate_records([record], SCHEMA, "t").errors
+
+
+def test_types_that_differ_by_case_are_told():
+    """Where no schema refuses them."""
+    entities = [
+        {"type": name, "start": n, "end": n + 1} for n, name in enumerate(["City", "Town", "city", "CITY", "city"])
+    ]
+    relations = [{"type": name, "head": 0, "tail": 1} for name in ("in", "City", "In")]
+    record = {"tokens": list("abcde"), "entities": entities, "relations": relations}
+    said = [str(warning) for warning in validate_records([record], None, "t").warnings]
+    assert said == [
+        "t: entity.type: types that differ by case only: 'City' (1), 'city' (2), 'CITY' (1); write one of them, if they "
+        "mean the same",
+        "t: relation.type: types that differ by case only: 'in' (1), 'In' (1); write one of them, if they mean the same",
+    ]
+
+
+def test_data_without_an_entity():
+    bare = [{"tokens": [word], "entities": [], "relations": []} for word in "ab"]
+    (warning,) = validate_records(bare, SCHEMA, "t").warnings
+    assert str(warning) == "t: entities: no record has any; annotate some, if there are any in these sentences"
+    assert not validate_records([*bare, GOOD], SCHEMA, "t").warnings
+
+
+def test_a_relation_type_may_be_called_none():
+    assert not validate_records([changed("relations.0.type", "none")], None, "t").errors
+
+
+def test_records_of_text_are_told_the_way():
+    """Those of doccano, or of `aspert predict`: one error of a record, whatever their entities look like."""
+    records = [{"id": n, "text": "Ann", "entities": [[0, 3, "Person"]], "Comments": []} for n in range(2)]
+    report = validate_records(records, SCHEMA, "t.jsonl")
+    assert [str(error) for error in report.errors] == [
+        f"t.jsonl: record {n}: tokens: the key is missing: the record holds a text, and not its words; write X.txt and "
+        "X.ann of texts with offsets of characters, and convert these: aspert convert brat"
+        for n in range(2)
+    ]
+    assert not report.warnings
+
+
+def test_problems_that_are_alike_are_folded():
+    """The first of those that differ in place and offset; each type is named."""
+    types = [changed("entities.1.type", name) for name in ("Xyz", "Xyz", "Uvw")]
+    ends = [changed("entities.0.end", 7), changed("entities.1.end", 8)]
+    said = folded(validate_records([*types, *ends, changed("tokens", DELETE)], SCHEMA, "t").errors)
+    assert [line.partition(": ")[2] for line in said] == [
+        "record 0 (orig_id 7): entities[1].type = 'Xyz': an unknown entity type; write one of Person, Place, or add it to "
+        "the types file (2 such problems, this is the first)",
+        "record 2 (orig_id 7): entities[1].type = 'Uvw': an unknown entity type; write one of Person, Place, or add it to "
+        "the types file",
+        "record 3 (orig_id 7): entities[0].end = 7: past the end of the 4 words; write at most 4; offsets count words "
+        "from 0 and end is exclusive (2 such problems, this is the first)",
+        "record 5 (orig_id 7): tokens: the key is missing; add it with a list of words",
+    ]
 
 
 def test_every_problem_is_found_and_the_message_stays_short():
@@ -293,9 +366,13 @@ def test_the_corpora_are_sound(corpora):
     assert len(warnings) == 4 + 3 + 21
     assert warnings["conll04_train"] == [
         "conll04_train.json: entities: 2 of 3377 entities are wider than 10 words: they are trained on and cannot be "
-        "predicted; raise the span limit to predict them"
+        "predicted; raise the span limit to predict them",
+        "conll04_train.json: tokens: 24 of 922 sentences stand in the file before (record 55 is as record 15); keep one "
+        "of each",
     ]
-    assert warnings["conll04_dev"] == warnings["conll04_test"] == []
+    for split, repeated in (("dev", "3 of 231"), ("test", "1 of 288")):
+        (warning,) = warnings[f"conll04_{split}"]
+        assert f": tokens: {repeated} sentences stand in the file before " in warning
     assert sum("the same relation" in warning for warning in warnings["scierc_train"]) == 4
     assert len(warnings["scierc_train"]) == 5 and "13 of 5598 entities" in warnings["scierc_train"][4]
     assert "5 of 10839 entities" in warnings["ade_full"][0]
@@ -306,18 +383,21 @@ def test_sentences_in_two_splits():
     train, dev, test = (
         [{"tokens": list(words)} for words in split] for split in (["ab", "ab", "c"], ["c"], ["ab", "c", "d"])
     )
+    test[1]["orig_id"] = "c7"
     said = [str(problem) for problem in shared_sentences({"train": train, "dev": dev, "test": iter(test)})]
     assert said == [
-        "dev: tokens: 1 of 1 sentences stand in train, too; leave them out of one of the two",
-        "test: tokens: 2 of 3 sentences stand in train, too; leave them out of one of the two",
-        "test: tokens: 1 of 3 sentences stand in dev, too; leave them out of one of the two",
+        "dev: tokens: 1 of 1 sentences stand in train, too (record 0); leave them out of one of the two",
+        "test: tokens: 2 of 3 sentences stand in train, too (record 0, orig_id 'c7'); leave them out of one of the two",
+        "test: tokens: 1 of 3 sentences stand in dev, too (orig_id 'c7'); leave them out of one of the two",
     ]
     assert shared_sentences({}) == shared_sentences({"train": train}) == ()
 
 
 def test_sentences_that_conll04_shares(corpora):
     splits = {split: read_records(corpora / "conll04" / f"conll04_{split}.json") for split in ("train", "dev", "test")}
-    said = [problem.problem for problem in shared_sentences(splits)]
+    found = [problem.problem for problem in shared_sentences(splits)]
+    assert all(re.search(r" \(orig_id \d+, orig_id \d+, orig_id \d+(, …)?\)$", problem) for problem in found)
+    said = [problem.partition(" (")[0] for problem in found]
     # docs/data.md
     assert said == [
         "12 of 231 sentences stand in train, too",

@@ -44,6 +44,22 @@ def test_what_goes_with_a_preset_in_a_training_is_of_a_preset_that_there_is():
     assert PRESET_TRAINING == {"best": {"learn_constraints": True}} and set(PRESET_TRAINING) <= set(PRESETS)
 
 
+def test_what_is_saved_can_be_loaded(tmp_path):
+    config = AspertConfig(entity_types=["a", "b"], relation_types=["r"])
+    config.entity_types = ["Person", "City"]
+    config.save_pretrained(tmp_path)
+    loaded = AspertConfig.from_pretrained(tmp_path)
+    assert loaded.entity_types == ["Person", "City"]
+    assert loaded.id2label == {0: "none", 1: "Person", 2: "City"} and loaded.label2id["City"] == 2
+    config.id2label = {0: "none", 1: "X", 2: "Y"}
+    with pytest.raises(ValueError, match="contradicts entity_types.*rename the types in entity_types"):
+        config.save_pretrained(tmp_path)
+    config.entity_types = ["a", "b"]
+    config.relation_threshold = 1.5
+    with pytest.raises(ValueError, match="relation_threshold = 1.5 is not valid"):
+        config.save_pretrained(tmp_path)
+
+
 def test_field_names():
     names = AspertConfig.field_names()
     assert (names[0], names[-1]) == ("encoder_config", "initializer_range")

@@ -238,6 +238,10 @@ def test_a_subclass_with_a_configuration_of_its_own(tmp_path):
     assert (model.config.factor, model.config.max_span_width) == (3.0, 4)
     assert not model.config.attentional_contribution
     model.save_pretrained(tmp_path / "joint")
+    # nobody's own code is published, and nothing asks for it
+    assert {path.name for path in (tmp_path / "joint").iterdir()} == {"config.json", "model.safetensors"}
+    stored = json.loads((tmp_path / "joint" / "config.json").read_text())
+    assert not stored.keys() & {"auto_map", "custom_pipelines"}
     assert ModelWithFactor.from_pretrained(tmp_path / "joint").config.factor == 3.0
     with pytest.raises(TypeError, match="'other' is no field of ConfigWithFactor"):
         ModelWithFactor.from_encoder_pretrained(tmp_path, other=3.0, **types)
@@ -442,12 +446,12 @@ def test_package_with_other_weights(monkeypatch, tmp_path):
 
 def test_embedded_minilm():
     """The shipped encoder: 6 layers of 12 heads, 384 wide, reads 512 sub-words, and one forward pass works."""
-    folder = resolve_encoder(MINILM)
-    processor = AspertProcessor.from_encoder_pretrained(folder)
+    processor = AspertProcessor.from_encoder_pretrained(MINILM)
     assert processor.max_tokens == 512
     model = AspertForJointExtraction.from_encoder_pretrained(
-        folder, entity_types=tiny.ENTITY_TYPES, relation_types=tiny.RELATION_TYPES
+        MINILM, entity_types=tiny.ENTITY_TYPES, relation_types=tiny.RELATION_TYPES
     )
+    assert model.config.encoder_config.name_or_path == ""  # a folder of this machine
     assert model.config.num_attention_channels == 72
     assert model.encoder.embeddings.word_embeddings.weight.std() > 0.03
     collator = AspertDataCollator(processor, model.config, training=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import time
 
@@ -438,6 +439,23 @@ def test_other_forms_of_input_are_refused(extract, inputs, split, problem):
     with pytest.raises(ValueError) as caught:
         extract(inputs, is_split_into_words=split)
     assert str(caught.value).startswith(problem) and "\n" not in str(caught.value)
+
+
+def test_a_training_that_goes_on_changes_no_result(processor):
+    model = make_model()
+    extractor = Extractor(model, processor)
+    before = list(extractor.extract(["Ada Lovelace worked in London."]))
+    model.train()
+    assert list(extractor.extract(["Ada Lovelace worked in London."])) == before
+
+
+def test_a_processor_takes_the_encoders_longest_input(model):
+    tokenizer = copy.deepcopy(make_processor().tokenizer)
+    tokenizer.model_max_length = 10**30
+    processor = type(make_processor())(tokenizer)
+    assert processor.max_tokens is None
+    Extractor(model, processor)
+    assert processor.max_tokens == model.config.encoder_config.max_position_embeddings
 
 
 def test_numbers_of_inputs_go_on_behind_a_chunk(extract, monkeypatch):

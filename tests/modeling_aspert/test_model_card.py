@@ -24,6 +24,7 @@ from modeling_aspert import model_card as module
 from modeling_aspert.model_card import (
     MARK,
     ModelCardData,
+    example_sentence,
     hardware,
     mentions,
     put_card,
@@ -119,7 +120,13 @@ def make_data(**fields: Any) -> ModelCardData:
         },
         "run": run,
         "examples": mentions(RECORDS, config),
-        "log_history": [{"epoch": 1.0, "loss": 2.0}, {"epoch": 2.0, "loss": 1.0}],
+        "sentence": example_sentence(RECORDS),
+        "log_history": [
+            {"epoch": 1.0, "step": 5, "loss": 2.0},
+            {"epoch": 2.0, "step": 10, "loss": 1.0},
+            {"epoch": 2.0, "step": 10, "train_runtime": 3723.4},
+        ],
+        "best_step": 5,
         "training_seconds": 3723.4,
         "hardware": "1 × NVIDIA H100",
         "license": "apache-2.0",
@@ -259,7 +266,10 @@ def test_the_architecture_is_the_configurations(fields, expected):
 @pytest.mark.parametrize(
     ("run", "expected"),
     [
-        ({"data": {"train": {}, "dev": {}}}, "best re_strict_macro_f1 on dev, so"),
+        (
+            {"data": {"train": {}, "dev": {}}},
+            "best re_strict_macro_f1 on dev, that of epoch 1 of 2 (step 5), so",
+        ),
         ({"data": {"train": {}}}, "There was no development data"),
         (
             {"data": {"train": {}, "dev": {}}, "load_best_model_at_end": False},
@@ -267,7 +277,7 @@ def test_the_architecture_is_the_configurations(fields, expected):
         ),
         (
             {"data": {"dev": {}}, "learn_thresholds": True},
-            "best re_strict_macro_f1 on dev, and the thresholds were chosen on it too, so",
+            "best re_strict_macro_f1 on dev, that of epoch 1 of 2 (step 5), and the thresholds were chosen on it too, so",
         ),
         (
             {"data": {"dev": {}}, "load_best_model_at_end": False, "learn_thresholds": True},
@@ -292,6 +302,16 @@ def test_mentions_are_the_first_different_ones():
         "Place": ["London", "Paris"],
     }
     assert found["relations"]["Lives_In"] == [("Ada Lovelace", "London"), ("Pierre", "Paris")]
+
+
+def test_the_example_is_a_sentence_of_the_data():
+    assert example_sentence(RECORDS) == "Ada Lovelace worked for Analytical Engines in London ."
+    # a relation counts for more than the length, and what Markdown might read does not come in question
+    alone = {**RECORDS[0], "relations": [], "tokens": RECORDS[0]["tokens"][:8]}
+    odd = {**RECORDS[0], "tokens": [*RECORDS[0]["tokens"][:7], "<b>"]}
+    assert example_sentence([alone, odd, RECORDS[1]]) == "Marie married Pierre in Paris , not in London ."
+    assert example_sentence([odd, {**alone, "entities": []}]) is None
+    assert render_model_card(make_data(sentence="a\n```")).count('extract("Marie Curie worked in Paris.")') == 2
 
 
 def test_hardware_names_what_is_used():
@@ -354,6 +374,7 @@ def hostile_data(text: str) -> tuple[ModelCardData, ModelCardData]:
             "dataset_config": word,
             "scores": {f"{word}test": scores, "test": scores},
             "examples": mentions(records, config),
+            "sentence": word,
             "hardware": word,
             "license": word,
             "language": word,

@@ -36,6 +36,25 @@ def test_training_curves(tmp_path):
     assert [file.name for file in path.parent.iterdir()] == ["curves.png"]
 
 
+def test_what_follows_the_training_is_not_drawn(tmp_path, monkeypatch):
+    figure = pytest.importorskip("matplotlib.figure").Figure
+    saved = []
+    monkeypatch.setattr(figure, "savefig", lambda self, path, **_: (saved.append(self), path.write_bytes(b"")))
+    # epoch 1 was the best, whose model is evaluated once more at the end
+    scores = [
+        {"eval_ner_micro_f1": value, "epoch": epoch, "step": 2 * epoch} for value, epoch in ((40.0, 1), (30.0, 2))
+    ]
+    loss = {"loss": 1.0, "epoch": 1.0, "step": 2}
+    history = [loss, *scores, {**HISTORY[-1], "epoch": 2}, {**scores[0], "epoch": 2, "step": 4}]
+    plot_training_curves(history, tmp_path / "a.png", best_step=2)
+    for axis, points in zip(saved[0].axes, ([(1.0, 1.0)], [(1, 40.0), (2, 30.0)])):
+        curve, best = axis.get_lines()
+        assert [tuple(point) for point in curve.get_xydata()] == points
+        assert list(best.get_xdata()) == [1.0, 1.0] and best.get_label() == "epoch 1, the model's"
+    plot_training_curves(history, tmp_path / "a.png")
+    assert [len(axis.get_lines()) for axis in saved[1].axes] == [1, 1]
+
+
 def test_per_type(tmp_path):
     width, height = png_size(plot_per_type(compute_scores([GOLD], [GOLD]), tmp_path / "types.png"))
     assert (width, height) == (3120, 404)  # three panels of one type

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -420,6 +421,22 @@ def test_arguments_are_checked(fields: dict[str, Any], message: str) -> None:
         AspertTrainingArguments(**fields, use_cpu=True)
 
 
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({}, ("epoch", 500)),
+        ({"logging_steps": 7}, ("steps", 7)),
+        ({"logging_steps": 500}, ("steps", 500)),
+        ({"logging_strategy": "steps"}, ("steps", 500)),
+        ({"logging_strategy": "no", "logging_steps": 7}, ("no", 7)),
+    ],
+)
+def test_the_loss_is_logged_every_epoch_unless_told_otherwise(fields: dict[str, Any], expected: Any) -> None:
+    args = AspertTrainingArguments(use_cpu=True, **fields)
+    assert (args.logging_strategy, args.logging_steps) == expected
+    assert (replace(args).logging_strategy, replace(args).logging_steps) == expected
+
+
 def test_the_arguments_that_are_refused_are_not_the_defaults() -> None:
     assert AspertTrainingArguments(use_cpu=True).hub_strategy == "end"
     for strategy in ("end", HubStrategy.END):
@@ -577,8 +594,9 @@ def test_a_model_for_each_training(encoder: Path, tmp_path: Path) -> None:
         eval_dataset=made.train_dataset,
     )
     for width in (2, 1):
-        trainer.args.negative_entity_count = width
+        trainer.args.negative_entity_count = trainer.args.seed = width
         trainer.train()
+        assert trainer.collator.seed == trainer._train_sampler.seed == width
         batch = trainer.collator([trainer.train_dataset[0]])
         assert (batch["span_labels"] == 0).sum() == width
         assert trainer.model is models[-1] and trainer.state.global_step == 2
@@ -663,7 +681,7 @@ def test_what_the_trainer_does_not_take_is_refused_by_name(encoder: Path, tmp_pa
             AspertTrainer(made.model, made.args, made.processing_class, **fields)
     with pytest.raises(TypeError, match="a Subset is no JointExtractionDataset"):
         made.evaluate(part)
-    for name in ("data_collator", "compute_metrics"):
+    for name in ("data_collator", "compute_metrics", "compute_loss_func"):
         with pytest.raises(TypeError, match=f"{name} is the trainer's own"):
             AspertTrainer(made.model, made.args, made.processing_class, **{name: print})
 
