@@ -534,27 +534,12 @@ def learn_thresholds(args: Namespace) -> None:
     predicted = _predicted(Extractor(model.to(device), processor), gold)
     learnt = thresholds.learn_thresholds(predicted, gold, config, args.metric)
     before = {name: getattr(config, name) for name in learnt}
-    scores = [_score_with(fields, predicted, gold, config, args.metric) for fields in (before, learnt)]
+    found = decoding.Predictions.from_records(predicted, config)
+    scores = [thresholds.score_with(fields, found, gold, config, args.metric) for fields in (before, learnt)]
     _store(args.model, learnt)
     for name, value in learnt.items():
         print(f"{name}: {value} (before: {before[name]})")
     print(f"{args.metric} on {args.data}: {scores[1]:.2f} (before: {scores[0]:.2f})")
-
-
-def _score_with(
-    fields: Mapping[str, Any],
-    predicted: Sequence[Mapping[str, Any]],
-    gold: Sequence[Mapping[str, Any]],
-    config: AspertConfig,
-    metric: str,
-) -> float:
-    """The score of loosely predicted records, decided with these thresholds and this overlap."""
-    kept = decoding.Predictions.from_records(predicted, config)
-    kept = kept.of_entities(kept.entity_scores >= fields["entity_threshold"])
-    kept = decoding.without_overlaps(kept) if fields["entity_overlap"] == "flat" else kept
-    kept = kept.of_relations(kept.relation_scores >= fields["relation_threshold"])
-    records = decoding.join_records(gold, kept.per_sentence(len(gold)), config)
-    return compute_scores(records, gold, symmetric_relations=config.symmetric_relations)[metric]
 
 
 def _check_model_folder(folder: str) -> None:

@@ -51,23 +51,26 @@ def learn_thresholds(
     """
     check_learnable(config, metric)
     predicted = Predictions.from_records(predictions, config)
-
-    def score(relation_threshold: float, entity_threshold: float, entity_overlap: str) -> float:
-        kept = predicted.of_entities(predicted.entity_scores >= entity_threshold)
-        kept = without_overlaps(kept) if entity_overlap == "flat" else kept
-        kept = kept.of_relations(kept.relation_scores >= relation_threshold)
-        records = join_records(references, kept.per_sentence(len(references)), config)
-        return compute_scores(records, references, symmetric_relations=config.symmetric_relations)[metric]
-
-    best = {
-        "relation_threshold": config.relation_threshold,
-        "entity_threshold": config.entity_threshold,
-        "entity_overlap": config.entity_overlap,
-    }
-    best_score = score(**best)
+    best = {name: getattr(config, name) for name in loosest_fields(config)}
+    best_score = score_with(best, predicted, references, config, metric)
     overlaps = ENTITY_OVERLAPS[ENTITY_OVERLAPS.index(config.entity_overlap) :]
     for overlap, entity, relation in itertools.product(overlaps, _ENTITY_THRESHOLDS, _RELATION_THRESHOLDS):
         fields = {"relation_threshold": relation, "entity_threshold": entity, "entity_overlap": overlap}
-        if (found := score(**fields)) > best_score:
+        if (found := score_with(fields, predicted, references, config, metric)) > best_score:
             best, best_score = fields, found
     return best
+
+
+def score_with(
+    fields: Mapping[str, Any],
+    predictions: Predictions,
+    references: Sequence[Mapping[str, Any]],
+    config: AspertConfig,
+    metric: str,
+) -> float:
+    """The score of loosely made predictions, of which these thresholds and this overlap are then asked."""
+    kept = predictions.of_entities(predictions.entity_scores >= fields["entity_threshold"])
+    kept = without_overlaps(kept) if fields["entity_overlap"] == "flat" else kept
+    kept = kept.of_relations(kept.relation_scores >= fields["relation_threshold"])
+    records = join_records(references, kept.per_sentence(len(references)), config)
+    return compute_scores(records, references, symmetric_relations=config.symmetric_relations)[metric]
