@@ -15,7 +15,7 @@ from transformers.trainer_pt_utils import get_length_grouped_indices
 
 from .configuration_aspert import AspertConfig
 from .decoding import allowed_types
-from .processing_aspert import AspertProcessor, EncodedSentence
+from .processing_aspert import AspertProcessor, EncodedSentence, longest_input
 
 logger = logging.getLogger(__name__)
 
@@ -63,14 +63,13 @@ class JointExtractionDataset(Dataset):
     def __init__(self, records: Iterable[Mapping[str, Any]], processor: AspertProcessor, config: AspertConfig) -> None:
         if hasattr(records, "with_format"):
             records = records.with_format(None)  # plain lists and numbers
-        processor.fit_to(config.encoder_config)
         self.records = [_checked(position, record) for position, record in enumerate(records)]
         self.config = config
         sentences: list[EncodedSentence] = []
         for start in range(0, len(self.records), _ENCODE_BATCH):
             batch = self.records[start : start + _ENCODE_BATCH]
             sentences += processor.encode([record["tokens"] for record in batch])
-        self._check_lengths(sentences, processor.max_tokens)
+        self._check_lengths(sentences, processor.max_tokens or longest_input(config.encoder_config))
         self.examples = [
             _encode_annotation(position, record, sentence, config)
             for position, (record, sentence) in enumerate(zip(self.records, sentences))

@@ -21,7 +21,7 @@ from .data_collator import AspertDataCollator, pad
 from .decoding import MAX_RELATIONS, Predictions, decode
 from .documents import merge_windows, split_sentences, split_words, windows
 from .modeling_aspert import AspertForJointExtraction, pairs_of_entities
-from .processing_aspert import AspertProcessor, EncodedSentence
+from .processing_aspert import AspertProcessor, EncodedSentence, longest_input
 
 logger = logging.getLogger(__name__)
 
@@ -169,15 +169,16 @@ class Extractor:
         options: ExtractionOptions | None = None,
     ) -> None:
         self.model = model.eval()
-        processor.fit_to(model.config.encoder_config)
         self.processor = processor
         self.options = options or ExtractionOptions()
         self.language = self.options.language or processor.language
         self.word_splitter = self.options.word_splitter or processor.word_splitter
         self.collator = AspertDataCollator(processor, model.config, training=False)
         self._windower = copy.copy(processor)
+        if processor.max_tokens is None:
+            self._windower.max_tokens = longest_input(model.config.encoder_config)
         if model.config.attentional_contribution:
-            self._windower.max_tokens = min(processor.max_tokens or _LONGEST_MAPPED, _LONGEST_MAPPED)
+            self._windower.max_tokens = min(self._windower.max_tokens or _LONGEST_MAPPED, _LONGEST_MAPPED)
 
     def annotate(self, sentences: Iterable[Sentence]) -> Iterator[dict[str, list[dict[str, Any]]]]:
         """The "entities" and "relations" of each sentence, as a word record with scores.

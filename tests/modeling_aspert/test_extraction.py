@@ -14,7 +14,14 @@ from hypothesis import strategies as st
 from tiny import make_model, make_processor
 from transformers import pipeline
 
-from modeling_aspert import AspertForJointExtraction, ExtractionOptions, Extractor, JointExtractionPipeline, extraction
+from modeling_aspert import (
+    AspertForJointExtraction,
+    ExtractionOptions,
+    Extractor,
+    JointExtractionDataset,
+    JointExtractionPipeline,
+    extraction,
+)
 from modeling_aspert.decoding import Predictions, decode
 from modeling_aspert.documents import merge_windows, windows
 from modeling_aspert.extraction import Sentence
@@ -449,13 +456,16 @@ def test_a_training_that_goes_on_changes_no_result(processor):
     assert list(extractor.extract(["Ada Lovelace worked in London."])) == before
 
 
-def test_a_processor_takes_the_encoders_longest_input(model):
+def test_a_processor_without_a_limit_has_the_encoders():
     tokenizer = copy.deepcopy(make_processor().tokenizer)
     tokenizer.model_max_length = 10**30
-    processor = type(make_processor())(tokenizer)
+    model, processor = make_model(attentional_contribution=False), type(make_processor())(tokenizer)
     assert processor.max_tokens is None
-    Extractor(model, processor)
-    assert processor.max_tokens == model.config.encoder_config.max_position_embeddings
+    words = ["a"] * 300  # the encoder has 128 positions
+    assert len(list(Extractor(model, processor).annotate([Sentence(words)]))) == 1
+    record = {"tokens": words, "entities": [], "relations": []}
+    with pytest.raises(ValueError, match="longer than the encoder's limit of 128 sub-words"):
+        JointExtractionDataset([record], processor, model.config)
 
 
 def test_numbers_of_inputs_go_on_behind_a_chunk(extract, monkeypatch):
