@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 
+import datasets
 import numpy as np
 import pytest
 import reference
@@ -483,3 +484,15 @@ def test_relations_within_one_span_do_not_train(caplog):
     dataset = dataset_of(record_of(4, [(0, 1), (0, 1), (2, 3)], [(RELATIONS[0], 0, 1), (RELATIONS[0], 1, 2)]))
     assert "1 relations join two entities on one span" in caplog.text
     assert dataset[0]["example"].pairs.tolist() == [[0, 2]]
+
+
+@pytest.mark.parametrize("format", ["numpy", "torch"])
+def test_a_formatted_dataset_is_read_as_plain_lists(format):
+    config, processor = tiny.make_config(), tiny.make_processor()
+    plain = JointExtractionDataset(tiny.RECORDS, processor, config)
+    formatted = datasets.Dataset.from_list([dict(record) for record in tiny.RECORDS]).with_format(format)
+    for ours, theirs in zip(
+        JointExtractionDataset(formatted, processor, config).examples, plain.examples, strict=True
+    ):
+        assert ours.entity_spans.tolist() == theirs.entity_spans.tolist()
+        assert ours.pair_types.tolist() == theirs.pair_types.tolist()
