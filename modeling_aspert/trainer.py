@@ -51,14 +51,15 @@ _LEAST = {
     "early_stopping_patience": 1,
     "head_learning_rate": 0.0,
 }
-# what the Trainer offers and this one cannot do: the only value, and why
+# what the Trainer offers and this one cannot do: the values that there are, and why
 _FIXED = {
-    "eval_do_concat_batches": (True, "scores are of a whole split"),
-    "batch_eval_metrics": (False, "scores are of a whole split"),
-    "label_smoothing_factor": (0.0, "the losses of Eq. 10 know no smoothing"),
-    "bf16_full_eval": (False, "the model itself would be rounded; bf16 = True evaluates in bf16, too"),
-    "fp16_full_eval": (False, "the model itself would be rounded; fp16 = True evaluates in fp16, too"),
-    "hub_strategy": ("end", "checkpoints are not pushed, since the Trainer would publish the whole output folder"),
+    "eval_do_concat_batches": ((True,), "scores are of a whole split"),
+    "batch_eval_metrics": ((False,), "scores are of a whole split"),
+    "greater_is_better": ((None, True), "of every score the higher is the better"),
+    "label_smoothing_factor": ((0.0,), "the losses of Eq. 10 know no smoothing"),
+    "bf16_full_eval": ((False,), "the model itself would be rounded; bf16 = True evaluates in bf16, too"),
+    "fp16_full_eval": ((False,), "the model itself would be rounded; fp16 = True evaluates in fp16, too"),
+    "hub_strategy": (("end",), "checkpoints are not pushed, since the Trainer would publish the whole output folder"),
 }
 
 
@@ -138,8 +139,8 @@ class AspertTrainingArguments(TrainingArguments):
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ValueError(f"{name} = {value} is not valid: it must be >= {least}")
-        for name, (only, reason) in _FIXED.items():
-            if getattr(self, name) != only:
+        for name, (allowed, reason) in _FIXED.items():
+            if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} = {getattr(self, name)} is not valid: {reason}; leave it out")
         if self.metric_for_best_model is None:
             self.metric_for_best_model = _SCORE

@@ -404,6 +404,7 @@ def test_learning_rate_warms_up_and_decays(encoder: Path, tmp_path: Path) -> Non
         ({"negative_relation_count": -2}, "negative_relation_count = -2"),
         ({"eval_do_concat_batches": False}, "eval_do_concat_batches = False is not valid: scores .*; leave it out"),
         ({"batch_eval_metrics": True}, "batch_eval_metrics = True is not valid: scores .*; leave it out"),
+        ({"greater_is_better": False}, "greater_is_better = False is not valid: of every score .*; leave it out"),
         ({"label_smoothing_factor": 0.1}, "label_smoothing_factor = 0.1 is not valid: the losses .*; leave it out"),
         ({"bf16_full_eval": True}, "bf16_full_eval = True is not valid: the model .*bf16 = True.*; leave it out"),
         ({"fp16_full_eval": True}, "fp16_full_eval = True is not valid: the model .*fp16 = True.*; leave it out"),
