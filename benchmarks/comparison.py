@@ -202,12 +202,12 @@ def _compare(
     on_dev = [[result.score(row.score, "dev") for result in side.values()] for side in sides]
     if None not in (*on_dev[0], *on_dev[1]):
         row.dev_difference = mean_and_std(on_dev[0])[0] - mean_and_std(on_dev[1])[0]
-    all_counts = [[counts[key] for key in keys] for counts, keys in zip((our_counts, baseline_counts), compared)]
-    if None not in (*all_counts[0], *all_counts[1]):
-        by_fold: list[dict[str, list[SentenceCounts]]] = [{}, {}]
-        for of_side, keys, counts in zip(by_fold, compared, all_counts):
-            for (_, fold), of_run in zip(keys, counts):
-                of_side.setdefault(fold or "", []).append(of_run)
+    counted = list(zip((our_counts, baseline_counts), compared))
+    if all(counts[key] is not None for counts, keys in counted for key in keys):
+        by_fold = [
+            {fold or "": [counts[key] for key in keys if key[1] == fold] for _, fold in keys}
+            for counts, keys in counted
+        ]
         row.interval = bootstrap_difference(*by_fold, row.score, samples)
 
 

@@ -177,10 +177,9 @@ class AspertConfig(PretrainedConfig):
             raise ValueError("AspertConfig.transformers_weights is not read: name the weights model.safetensors")
         # the Trainer compares it with the tokenizer's
         kwargs.setdefault("pad_token_id", getattr(self.encoder_config, "pad_token_id", None))
-        id2label = dict(enumerate([NONE_TYPE, *self.entity_types]))
-        super().__init__(id2label=id2label, label2id={label: index for index, label in id2label.items()}, **kwargs)
+        super().__init__(id2label=self.id2label, label2id=self.label2id, **kwargs)
         self.check()
-        if stored_labels and _as_stored(stored_labels) != _as_stored(id2label):
+        if stored_labels and _as_stored(stored_labels) != _as_stored(self.id2label):
             raise ValueError(
                 f"AspertConfig.id2label = {stored_labels!r} contradicts entity_types = {self.entity_types!r}: they must "
                 "be those that the weights were trained with; id2label may be left out"
