@@ -68,7 +68,7 @@ def fill(page: str, results: Path) -> str:
 def speed_block(content: dict[str, Any]) -> str:
     """Where it was measured, the ratios, speeds by workload, and seconds by stage."""
     parts = [
-        f"{_place(content['about'])} Ratios: median (range); bold: short of its target.",
+        f"{_place(content['about'])} Ratios: median (range); in bold if the target is missed.",
         ratio_table(content),
     ]
     sections: dict[tuple[str, str], dict[str, dict[str, float]]] = {}

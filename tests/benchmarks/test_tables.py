@@ -572,7 +572,7 @@ def test_runs_of_other_commits_are_named(finished, tmp_path):
     def of_two_corpora(content, number):
         content |= {"commit": "aaaa", "data": {"test": {"sentences": 1, "sha256": "1" if number else "2"}}}
 
-    commits = "Not all of one commit with the runs of SpERT: ASpERT."
+    commits = "Not all from the same commit as the runs of SpERT: ASpERT."
     data = "Not on the same data as the runs of SpERT: ASpERT."
     for change, said, unsaid in ((of_two_commits, commits, data), (of_two_corpora, data, commits)):
         page = page_of(copied(finished, tmp_path, change), tmp_path / "page" / "results.md")
