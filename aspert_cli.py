@@ -9,10 +9,10 @@ import os
 import signal
 import sys
 
-# numbers that stand in modeling_aspert too, which must not be imported for --help; a test compares them
+# what stands in modeling_aspert and data_scripts too, which must not be imported for --help; a test compares them
 _INPUT_FORMATS = ("text", "jsonl", "json", "csv", "tsv", "parquet")
 _OUTPUT_FORMATS = ("jsonl", "json", "parquet", "csv", "brat", "spacy", "ntriples", "graphml", "neo4j")
-_CONVERT_FORMATS = ("dygie", "drug-ae", "brat", "corp")
+_CONVERT_FORMATS = ("brat", "doccano", "label-studio", "aspert", "dygie", "drug-ae", "corp")
 
 
 class _Command(argparse.ArgumentParser):
@@ -99,8 +99,8 @@ def build_parser() -> argparse.ArgumentParser:
         "predict",
         parents=[options, texts, source],
         help="extract entities and relations from texts or words",
-        description="Raw text, one record a line; or JSONL, CSV, TSV, Parquet, or JSON in SpERT's format (words in, "
-        "words out). All entities are predicted: those that input records hold are ignored. Results come when 256 "
+        description="Raw text, one record a line; or JSONL, CSV, TSV, Parquet, or JSON in SpERT's format (whose "
+        "words JSON lines keep). All entities are predicted: those that input records hold are ignored. Results come when 256 "
         "records, or about a million characters, were read. With --output and the format jsonl, the same command "
         "goes on where a stopped run was, with the same inputs; the other formats begin anew.",
     )
@@ -126,16 +126,21 @@ def build_parser() -> argparse.ArgumentParser:
     show.add_argument("--title", default="Entities and relations")
 
     convert = commands.add_parser("convert", help="convert annotations to SpERT's JSON format")
-    convert.add_argument("source_format", choices=_CONVERT_FORMATS)
+    convert.add_argument("source_format", choices=_CONVERT_FORMATS, help="aspert: what `aspert predict` writes")
     convert.add_argument("input", help="a file; for brat a file pair or a folder")
     convert.add_argument("output", help="a .json or .jsonl file")
     convert.add_argument("--types-output", metavar="TYPES.json", help="write the types file too")
     convert.add_argument("--symmetric", action="append", metavar="TYPE", help="a symmetric relation; may be repeated")
+    convert.add_argument(
+        "--split-sentences", action="store_true", help="a record is a sentence of the text (default: a line)"
+    )
+    convert.add_argument("--language", help="language of the text, for its sentences (default: en)")
 
     validate = commands.add_parser("validate", help="check annotated data; every problem with its place and mend")
     validate.add_argument("data", nargs="+", metavar="DATA")
     validate.add_argument("--types", metavar="TYPES.json", help="also check that all types are known")
     validate.add_argument("--max-span-width", type=int, default=10, help="count entities of more words (default: 10)")
+    validate.add_argument("--page", metavar="PAGE.html", help="draw the sentences of the files that have no error")
 
     info = commands.add_parser("info", parents=[model], help="labels, switches and scores of a model")
     info.add_argument("--revision", help="branch, tag or commit of a Hub name")

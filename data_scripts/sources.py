@@ -111,7 +111,7 @@ def find_folder_files(
 
 @functools.cache  # said once, though types and records are looked for one after the other
 def _say_not_read(folder: str, names: str) -> None:
-    logger.warning("%s: of no split by their names, and not read: %s", folder, names)
+    logger.warning("%s: these files are not read, because their names tell no single split: %s", folder, names)
 
 
 def fingerprint(files: Mapping[str, Sequence[str | PathLike[str]]]) -> str:

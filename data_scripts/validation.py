@@ -117,7 +117,7 @@ class _Check:
             self.add_error(
                 "tokens",
                 "the key is missing: the record holds a text, and not its words",
-                "write X.txt and X.ann of texts with offsets of characters, and convert these: aspert convert brat",
+                "convert it: aspert convert doccano, label-studio, or aspert for what `aspert predict` wrote",
             )
             return
         self._unknown_keys(record, "record", RECORD_KEYS)

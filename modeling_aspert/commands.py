@@ -11,6 +11,7 @@ from argparse import Namespace
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from data_scripts.problems import folded
 from data_scripts.reading import read_json
 
 from . import AspertConfig, AspertForJointExtraction, ExtractionOptions, Extractor, decoding, thresholds
-from .documents import split_sentences
+from .documents import check_language, split_sentences
 from .export import FORMATS, PAGE_SUFFIXES, choose_format, open_writer
 from .extraction import CHUNK_INPUTS, Sentence, chunks
 from .files import whole_files, write_text
@@ -82,7 +83,7 @@ def load(args: Namespace) -> Extractor:
     extractor = Extractor(model.to(device), processor, options)
     if options.split_sentences:
         # the model's own language may have no rules
-        split_sentences("", extractor.language)
+        check_language(extractor.language)
     return extractor
 
 
@@ -182,7 +183,7 @@ def _some(records: Iterable[InputRecord], source: str) -> Iterator[InputRecord]:
         print(f"warning: {source}: no record, there was nothing to do", file=sys.stderr)
 
 
-def _refuse_inputs(path: str, inputs: Iterable[str]) -> None:
+def _refuse_overwriting(path: str, inputs: Iterable[str]) -> None:
     """Raise for an output that is an input."""
     for file in input_files(inputs):
         if file != "-" and os.path.realpath(file) == os.path.realpath(path):
@@ -222,7 +223,7 @@ def _model_files(args: Namespace) -> list[dict[str, Any]]:
 def predict(args: Namespace) -> None:
     format = args.format or "jsonl"
     if args.output is not None:
-        _refuse_inputs(args.output, args.inputs)
+        _refuse_overwriting(args.output, args.inputs)
         format = choose_format(args.output, args.format)
         _check_output(args.output, FORMATS[format].directory)
     elif format != "jsonl":
@@ -322,17 +323,22 @@ def evaluate(args: Namespace) -> None:
         )
 
 
+def _check_page(path: str, inputs: Sequence[str]) -> None:
+    """Refuse a place for a page that is an input or means another format."""
+    _refuse_overwriting(path, inputs)
+    suffix = Path(path).suffix
+    if suffix and suffix.lower() not in PAGE_SUFFIXES:
+        raise ValueError(
+            f"{path}: an HTML page does not go with the suffix {suffix}: name it {Path(path).stem}.html; other formats are "
+            "written by `aspert predict --format`"
+        )
+    _check_output(path)
+
+
 def show(args: Namespace) -> None:
     from .visualization import visualize
 
-    _refuse_inputs(args.output, args.inputs)
-    suffix = Path(args.output).suffix
-    if suffix and suffix.lower() not in PAGE_SUFFIXES:
-        raise ValueError(
-            f"{args.output}: an HTML page does not go with the suffix {suffix}: name it {Path(args.output).stem}.html; "
-            "other formats are written by `aspert predict --format`"
-        )
-    _check_output(args.output)
+    _check_page(args.output, args.inputs)
     records = _inputs(args)
     extractor = load(args)
     predicted = list(_run(extractor, _chunks(records), as_words=False))
@@ -365,6 +371,8 @@ def _all_problems() -> Iterator[None]:
 
 
 def validate(args: Namespace) -> None:
+    if args.page is not None:
+        _check_page(args.page, args.data)
     with _all_problems():
         schema = data_scripts.LabelSchema.from_file(args.types) if args.types else None
     failed = 0
@@ -392,14 +400,23 @@ def validate(args: Namespace) -> None:
             sound[path] = records
     for problem in data_scripts.shared_sentences(sound):
         print(f"warning: {problem}")
+    if args.page is not None and sound:
+        from .visualization import visualize
+
+        drawn = [record for records in sound.values() for record in records]
+        visualize(drawn, args.page, ", ".join(sound), schema.symmetric_relations if schema else ())
+        print(f"{len(drawn)} records drawn in {args.page}")
     if failed:
         raise ValueError(f"files with errors: {failed} of {len(args.data)}")
 
 
 def convert(args: Namespace) -> None:
+    if args.language is not None and not args.split_sentences:
+        raise ValueError(f"--language {args.language} is for --split-sentences: add it, or leave the language out")
+    splitter = partial(split_sentences, language=args.language or "en") if args.split_sentences else None
     with _all_problems():
         conversion = data_scripts.convert(
-            args.source_format, args.input, args.output, args.types_output, args.symmetric or ()
+            args.source_format, args.input, args.output, args.types_output, args.symmetric or (), splitter
         )
     for line in folded(conversion.warnings):
         print(f"warning: {line}", file=sys.stderr)
@@ -479,7 +496,7 @@ def _headline(args: Namespace, split: str, prefix: str) -> str | None:
 def import_spert(args: Namespace) -> None:
     from .spert_import import load_spert
 
-    _check_model_folder(args.output)
+    _refuse_existing_model(args.output)
     model, processor = load_spert(args.spert_dir, args.types, args.max_span_width, args.relation_threshold)
     with whole_files(args.output) as folder:
         model.save_pretrained(folder)
@@ -493,7 +510,7 @@ def export_onnx(args: Namespace) -> None:
 
     check_extra()
     if not is_export(args.output):
-        _check_model_folder(args.output)
+        _refuse_existing_model(args.output)
     with _naming_the_model(args.model):
         model, processor = load_saved(args.model, revision=args.revision)
     export_onnx(model, processor, args.output, int8=args.int8)
@@ -515,7 +532,7 @@ def _to_learn_from(path: str, config: AspertConfig) -> list[dict[str, Any]]:
 
 
 def learn_constraints(args: Namespace) -> None:
-    _check_folder(args.model)
+    _require_saved_model(args.model)
     constraints = decoding.learn_constraints(_to_learn_from(args.data, load_config(args.model)))
     _store(args.model, constraints)
     print(f"entity_overlap: {constraints['entity_overlap']}")
@@ -524,7 +541,7 @@ def learn_constraints(args: Namespace) -> None:
 
 
 def learn_thresholds(args: Namespace) -> None:
-    _check_folder(args.model)
+    _require_saved_model(args.model)
     config = load_config(args.model)
     thresholds.check_learnable(config, args.metric)
     device = _device(args)
@@ -542,14 +559,14 @@ def learn_thresholds(args: Namespace) -> None:
     print(f"{args.metric} on {args.data}: {scores[1]:.2f} (before: {scores[0]:.2f})")
 
 
-def _check_model_folder(folder: str) -> None:
+def _refuse_existing_model(folder: str) -> None:
     """Refuse a folder that cannot be written to, or that holds a model, which would be mixed with the new one."""
     if (Path(folder) / "config.json").exists():
         raise FileExistsError(f"{folder} holds a model, which would be overwritten: name another folder, or delete it")
     _check_output(Path(folder) / "config.json")
 
 
-def _check_folder(model: str) -> None:
+def _require_saved_model(model: str) -> None:
     if not (Path(model) / "config.json").is_file():
         raise FileNotFoundError(f"{model}: no folder with a saved model")
 

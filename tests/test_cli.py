@@ -756,7 +756,7 @@ def test_validate_folds_what_is_alike(tmp_path, capsys):
     said = capsys.readouterr()
     error, summary = said.out.splitlines()
     assert error.startswith(f"error: {path}: record 0: tokens: the key is missing: the record holds a text")
-    assert error.endswith(": aspert convert brat (300 such problems, this is the first)")
+    assert error.endswith(", or aspert for what `aspert predict` wrote (300 such problems, this is the first)")
     assert summary == f"{path}: 300 records, 300 errors, 0 warnings"
     path.write_text("{\n" * 30)
     assert aspert_cli.main(["validate", str(path)]) == 2
@@ -912,3 +912,41 @@ def test_a_traceback_on_request(tmp_path, monkeypatch, capsys):
     monkeypatch.delenv("ASPERT_TRACEBACK")
     assert aspert_cli.main(["info", str(tmp_path / "nothing")]) == 2
     assert capsys.readouterr().err.startswith("error: ")
+
+
+def test_convert_by_sentences(tmp_path, capsys):
+    """Predictions of a text are converted by the sentences that they were made of."""
+    text = "Ann lives in Rome. Bob moved to Oslo."
+    entities = [{"id": 0, "type": "Person", "text": "Bob", "start": 19, "end": 22, "score": 0.9}]
+    path, output = tmp_path / "predicted.jsonl", tmp_path / "out.json"
+    path.write_text(json.dumps({"text": text, "entities": entities, "relations": []}))
+    command = ["convert", "aspert", str(path), str(output)]
+    for more, sentences in ((), 1), (("--split-sentences",), 2), (("--split-sentences", "--language", "de"), 2):
+        assert aspert_cli.main([*command, *more]) == 0
+        assert len(json.loads(output.read_text())) == sentences
+    capsys.readouterr()
+    assert aspert_cli.main([*command, "--language", "de"]) == 2
+    assert "--language de is for --split-sentences: add it" in capsys.readouterr().err
+    assert aspert_cli.main([*command, "--split-sentences", "--language", "xx"]) == 2
+    assert "no sentence rules for language 'xx'" in capsys.readouterr().err
+
+
+def test_validate_draws_what_is_sound(tmp_path, capsys):
+    records = [
+        {
+            "tokens": ["Ann", "lives", "in", "Rome"],
+            "entities": [{"type": "Person", "start": 0, "end": 1}, {"type": "Place", "start": 3, "end": 4}],
+            "relations": [{"type": "Lives_In", "head": 0, "tail": 1}],
+        }
+    ]
+    good, bad, page = tmp_path / "good.json", tmp_path / "bad.json", tmp_path / "page.html"
+    good.write_text(json.dumps(records))
+    bad.write_text(json.dumps([{**records[0], "tokens": ["Bert"]}]))
+    assert aspert_cli.main(["validate", str(bad), str(good), "--page", str(page)]) == 2
+    assert f"1 records drawn in {page}" in capsys.readouterr().out
+    drawn = page.read_text()
+    assert "Lives_In" in drawn and "Rome" in drawn and "Bert" not in drawn
+    for wrong, said in ((good, "good.json"), (tmp_path / "page.csv", "name it page.html")):
+        assert aspert_cli.main(["validate", str(good), "--page", str(wrong)]) == 2
+        assert said in capsys.readouterr().err
+    assert json.loads(good.read_text()) == records

@@ -13,13 +13,23 @@ from ..reading import JSONL_SUFFIXES
 from ..schema import LabelSchema, nearest
 from ..validation import validate_records
 from ..writing import write_records
+from .annotated_text import SentenceSplitter
 from .brat import brat_pairs, read_brat
 from .conversion import Conversion
 from .corp import read_corp
 from .drug_ae import read_drug_ae
 from .dygie import read_dygie
+from .label_studio import read_label_studio
+from .text_records import read_aspert, read_doccano
 
-FORMATS = {"dygie": read_dygie, "drug-ae": read_drug_ae, "brat": read_brat, "corp": read_corp}
+# texts with offsets of characters
+_TEXT_FORMATS = {
+    "brat": read_brat,
+    "doccano": read_doccano,
+    "label-studio": read_label_studio,
+    "aspert": read_aspert,
+}
+FORMATS = {**_TEXT_FORMATS, "dygie": read_dygie, "drug-ae": read_drug_ae, "corp": read_corp}
 
 
 def convert(
@@ -28,17 +38,21 @@ def convert(
     output: str | PathLike[str],
     types_output: str | PathLike[str] | None = None,
     symmetric_relations: Sequence[str] = (),
+    split_sentences: SentenceSplitter | None = None,
 ) -> Conversion:
     """Convert a file (brat: a file pair or a folder) and write records, and their types if `types_output` is given.
 
     Args:
-        source_format: `dygie` (SciERC's JSONL), `drug-ae` (ADE's DRUG-AE.rel), `brat` or `corp` (CoNLL04).
+        source_format: `brat`, `doccano`, `label-studio` or `aspert` (what `aspert predict` writes): texts with offsets of
+            characters; `dygie` (SciERC's JSONL), `drug-ae` (ADE's DRUG-AE.rel) or `corp` (CoNLL04).
         input: see the reader of the format.
         output: a `.json` file (a list) or a `.jsonl` file (a record a line).
         types_output: the types file; the types are in the order of their first appearance. One that is there grows by
             the types that it lacks, and so the conversions of train, dev and test can share it; what it says of its
-            types stays, but that the `symmetric_relations` become symmetric. Without a new type it is left as it is.
+            types stays, but that the `symmetric_relations` become symmetric. If nothing is new, it is left as it is.
         symmetric_relations: relation types to mark as symmetric in the types file.
+        split_sentences: for texts, what gives the character offsets of the sentences of one: a record is then a sentence.
+            Default: a record is a line.
 
     Returns:
         Records, types and the warnings of the reader and of `validate_records`.
@@ -47,7 +61,7 @@ def convert(
         DataError: the input cannot be converted, or a types file that is there cannot be read; nothing is written then.
             The message names every problem's place.
         ValueError: an unknown format, an output of another kind, an output that is an input or the other output too,
-            or a symmetric relation that does not occur.
+            a symmetric relation that does not occur, or `split_sentences` for a format that has sentences.
         OSError: a file cannot be written; it is then left as it was. The types file is written after the records.
     """
     if source_format not in FORMATS:
@@ -57,7 +71,12 @@ def convert(
     if Path(output).suffix.lower() not in (".json", *JSONL_SUFFIXES):
         raise ValueError(f"the output {str(output)!r} is neither .json nor .jsonl; rename it")
     _refuse_overwriting(source_format, Path(input), *(path for path in (output, types_output) if path is not None))
-    conversion = FORMATS[source_format](input)
+    if split_sentences is None:
+        conversion = FORMATS[source_format](input)
+    elif source_format in _TEXT_FORMATS:
+        conversion = _TEXT_FORMATS[source_format](input, split_sentences)
+    else:
+        raise ValueError(f"split_sentences does not go with {source_format}, whose sentences are given: leave it out")
     found = conversion.schema
     old = LabelSchema.from_file(types_output) if types_output is not None and Path(types_output).exists() else None
     base = old or found

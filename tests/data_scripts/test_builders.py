@@ -34,7 +34,7 @@ def folder(tmp_path):
 
 def test_files_of_no_split_are_named(folder, tmp_path, caplog):
     load(folder, cache_dir=tmp_path)
-    assert "not read: my_train_dev.json" in caplog.text and "README" not in caplog.text
+    assert "single split: my_train_dev.json" in caplog.text and "README" not in caplog.text
 
 
 @pytest.mark.parametrize("name", ["validation.json", "my-valid.jsonl", "val_data.json"])

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from data_scripts import DataError, LabelSchema, convert, load_schema, read_records, validate_records
+from data_scripts.converters.annotated_text import AnnotatedText, Entity
 from data_scripts.converters.conversion import split_words, word_span
 
 
@@ -259,16 +261,16 @@ def test_brat(tmp_path):
     ]
     mend = "; records have no place for them"
     assert [str(warning) for warning in conversion.warnings] == [
-        f"{tmp_path}/in/doc.ann: {text}{mend}"
+        f"{tmp_path}/in: {text}{mend}"
         for text in (
-            "left out 1 discontinuous entities ('T6')",
-            "left out 1 entities across lines ('T7')",
-            "left out 1 events ('E1')",
-            "left out 1 attributes ('A1')",
-            "left out 1 notes ('#1')",
-            "left out 1 sets ('*')",
-            "left out 1 relations across lines ('R3')",
-            "left out 1 relations with an argument that was left out ('R4')",
+            "left out 1 discontinuous entities ('doc T6')",
+            "left out 1 events ('doc E1')",
+            "left out 1 attributes ('doc A1')",
+            "left out 1 notes ('doc #1')",
+            "left out 1 sets ('doc *')",
+            "left out 1 entities across lines ('doc T7')",
+            "left out 1 relations across lines ('doc R3')",
+            "left out 1 relations with an argument that was left out ('doc R4')",
         )
     ]
     assert LabelSchema.from_file(tmp_path / "types.json").symmetric_relations == ("Siblings",)
@@ -281,7 +283,7 @@ def test_brat_entities_that_cut_a_word_are_counted(tmp_path):
     assert [str(warning) for warning in conversion.warnings] == [
         f"{tmp_path}/doc.txt: 2 of 3 entities begin or end within a word, or with white space, as do entities whose "
         f"offsets are wrong (the first: {tmp_path}/doc.ann T1 '| saffro|n'); check the offsets: they count characters "
-        "(not bytes) of the .txt file from 0, the end is exclusive"
+        "(not bytes) of the text from 0, the end is exclusive"
     ]
     write_brat(tmp_path, "doc", "T1\tFood 16 19\tilk\nT2\tFood 3 11\tsaffron ", "of saffron and milk")
     said = [str(warning) for warning in convert("brat", tmp_path / "doc.txt", tmp_path / "out.json").warnings]
@@ -298,8 +300,8 @@ def test_brat_documents_without_an_annotation_are_counted(tmp_path):
     write_brat(tmp_path / "in", "more", "\n", "Three\n")
     conversion = convert("brat", tmp_path / "in", tmp_path / "out.json")
     assert [str(warning) for warning in conversion.warnings] == [
-        f"{tmp_path}/in: 2 of 3 .ann files are empty, such as more.ann, todo.ann: their 3 sentences are converted as "
-        "sentences without entities; leave out the documents that were not annotated"
+        f"{tmp_path}/in: 2 of 3 texts have no annotation, such as more, todo: their 3 sentences are converted as "
+        "sentences without entities; leave out the texts that were not annotated"
     ]
 
 
@@ -431,6 +433,310 @@ def test_brat_files_that_are_missing(tmp_path):
     ]
 
 
+# Texts with offsets, in JSON
+
+CONTENT = "Ann lives in Rome. Bob moved to Oslo.\nCarla stayed."
+DOCCANO = {
+    "id": 7,
+    "text": CONTENT,
+    "entities": [
+        {"id": 30, "label": "Person", "start_offset": 0, "end_offset": 3},
+        {"id": 12, "label": "Place", "start_offset": 13, "end_offset": 17},
+        {"id": 5, "label": "Person", "start_offset": 19, "end_offset": 22},
+        {"id": 6, "label": "Person", "start_offset": 38, "end_offset": 43},
+    ],
+    "relations": [
+        {"id": 1, "from_id": 30, "to_id": 12, "type": "Lives_In"},
+        {"id": 2, "from_id": 30, "to_id": 5, "type": "Knows"},
+        {"id": 3, "from_id": 5, "to_id": 6, "type": "Knows"},
+    ],
+    "Comments": [],
+}
+PREDICTED = {
+    "id": "a",
+    "text": CONTENT,
+    "entities": [
+        {"id": 0, "type": "Person", "text": "Ann", "start": 0, "end": 3, "score": 0.9},
+        {"id": 1, "type": "Place", "text": "Rome", "start": 13, "end": 17, "score": 0.8},
+    ],
+    "relations": [{"type": "Lives_In", "head": 0, "tail": 1, "score": 0.7}],
+}
+
+
+def task(*results, text=CONTENT, **more):
+    return {"id": 3, "data": {"text": text}, "annotations": [{"result": list(results)}], **more}
+
+
+def label(identifier, start, end, *labels, said=None, text=CONTENT):
+    value = {"start": start, "end": end, "text": text[start:end] if said is None else said, "labels": list(labels)}
+    return {"id": identifier, "type": "labels", "value": value, "from_name": "label", "to_name": "text"}
+
+
+def relation(head, tail, *labels, direction="right"):
+    return {"type": "relation", "from_id": head, "to_id": tail, "direction": direction, "labels": list(labels)}
+
+
+LABEL_STUDIO = task(label("x", 0, 3, "Person"), label("y", 13, 17, "Place"), relation("x", "y", "Lives_In"))
+
+
+def lines(tmp_path, *records):
+    path = tmp_path / "in.jsonl"
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    return path
+
+
+def mentions(record) -> list[str]:
+    return [f"{one['type']} {' '.join(record['tokens'][one['start'] : one['end']])}" for one in record["entities"]]
+
+
+def test_doccano(tmp_path):
+    conversion = convert("doccano", lines(tmp_path, DOCCANO), tmp_path / "out.json")
+    first, second = conversion.records
+    assert first["tokens"] == "Ann lives in Rome . Bob moved to Oslo .".split() and first["orig_id"] == "7_0"
+    assert mentions(first) == ["Person Ann", "Place Rome", "Person Bob"]
+    assert first["relations"] == [
+        {"type": "Lives_In", "head": 0, "tail": 1},
+        {"type": "Knows", "head": 0, "tail": 2},
+    ]
+    assert mentions(second) == ["Person Carla"] and second["orig_id"] == "7_1"
+    assert [str(warning) for warning in conversion.warnings] == [
+        f"{tmp_path}/in.jsonl: left out 1 relations across lines ('7 relations[2]'); records have no place for them"
+    ]
+    assert conversion.schema == LabelSchema(("Person", "Place"), ("Lives_In", "Knows"))
+
+
+def test_doccano_of_other_versions(tmp_path):
+    """Sequence labeling without relations; and before 1.7, where the text is called data."""
+    spans = {"id": 1, "text": "Ann sings.", "label": [[0, 3, "Person"]]}
+    old = {"id": 2, "data": "Ann sleeps.", "label": {key: [] for key in ("entities", "relations")}}
+    old["label"]["entities"] = [{"id": 0, "label": "Person", "start_offset": 0, "end_offset": 3}]
+    conversion = convert("doccano", lines(tmp_path, spans, old), tmp_path / "out.json")
+    assert [mentions(record) for record in conversion.records] == [["Person Ann"]] * 2 and not conversion.warnings
+
+
+def test_predictions_that_were_corrected(tmp_path):
+    """What `aspert predict` writes is training data again."""
+    conversion = convert("aspert", lines(tmp_path, PREDICTED), tmp_path / "out.json")
+    first, second = conversion.records
+    assert mentions(first) == ["Person Ann", "Place Rome"] and first["orig_id"] == "a_0"
+    assert first["relations"] == [{"type": "Lives_In", "head": 0, "tail": 1}]
+    assert second == {"tokens": ["Carla", "stayed", "."], "entities": [], "relations": [], "orig_id": "a_1"}
+
+
+def test_label_studio(tmp_path):
+    conversion = convert("label-studio", lines(tmp_path, LABEL_STUDIO), tmp_path / "out.json")
+    assert mentions(conversion.records[0]) == ["Person Ann", "Place Rome"]
+    assert conversion.records[0]["relations"] == [{"type": "Lives_In", "head": 0, "tail": 1}]
+    assert conversion.records[0]["orig_id"] == "3_0" and not conversion.warnings
+
+
+@pytest.mark.parametrize(
+    ("direction", "expected"),
+    [("right", [(0, 1)]), ("left", [(1, 0)]), ("bi", [(0, 1), (1, 0)]), (None, [(0, 1)])],
+)
+def test_label_studio_directions(tmp_path, direction, expected):
+    example = task(
+        label("x", 0, 3, "Person"), label("y", 13, 17, "Place"), relation("x", "y", "R", direction=direction)
+    )
+    record = convert("label-studio", lines(tmp_path, example), tmp_path / "out.json").records[0]
+    assert [(one["head"], one["tail"]) for one in record["relations"]] == expected
+
+
+def test_label_studio_leaves_out_and_says_so(tmp_path):
+    annotated = task(
+        label("x", 0, 3, "Person", "Author"),
+        label("y", 13, 17, "Place"),
+        {"id": "z", "type": "hypertextlabels", "value": {"hypertextlabels": ["Place"]}},
+        {"id": "c", "type": "choices", "value": {"choices": ["good"]}},
+        relation("x", "y"),
+        relation("x", "z", "Near"),
+        relation("x", "y", "Lives_In"),
+    )
+    cancelled = {"id": 4, "data": {"text": "x"}, "annotations": [{"was_cancelled": True, "result": []}]}
+    twice = task(label("x", 0, 3, "Person"), id=5)
+    twice["annotations"].append({"ground_truth": True, "result": [label("x", 38, 43, "Person")]})
+    path = lines(tmp_path, annotated, cancelled, {"id": 6, "data": {"text": "x"}, "annotations": []}, twice)
+    conversion = convert("label-studio", path, tmp_path / "out.json")
+    assert mentions(conversion.records[0]) == ["Person Ann", "Author Ann", "Place Rome"]
+    assert conversion.records[0]["relations"] == [{"type": "Lives_In", "head": 0, "tail": 2}]
+    assert [mentions(record) for record in conversion.records[2:]] == [[], ["Person Carla"]]
+    said = [str(warning).replace(f"{path}: ", "") for warning in conversion.warnings]
+    assert said[:6] == [
+        "2 of 4 tasks were not annotated and are left out (the first: 4, 6); annotate them, or go on without",
+        "1 of 4 tasks were annotated more than once (the first: 5): the ground truth is taken, or the first annotation; "
+        "mark the right one as ground truth",
+        "left out 1 results of the type hypertextlabels; records have no place for them",
+        "left out 1 results of the type choices; records have no place for them",
+        "left out 1 relations without a label; records have no place for them",
+        "left out 1 relations with an argument that was left out ('3 annotations[0].result[5]'); records have no place for "
+        "them",
+    ]
+    assert sum("(Author and Person): both are trained on" in one for one in said) == 1
+
+
+@given(st.text(st.sampled_from("a b\n😀é𝒳"), min_size=1, max_size=12), st.data())
+def test_offsets_in_units_of_a_browser(text, data):
+    """An emoji counts twice there."""
+    from data_scripts.converters.label_studio import _offsets
+
+    start = data.draw(st.integers(0, len(text) - 1))
+    end = data.draw(st.integers(start + 1, len(text)))
+    units = [len(text[:place].encode("utf-16-le")) // 2 for place in (start, end)]
+    first, last = _offsets(text, *units, text[start:end])
+    assert text[first:last] == text[start:end]
+    if text[slice(*units)] != text[start:end]:
+        assert (first, last) == (start, end)
+    assert _offsets(text, start, end, text[start:end]) == (start, end)
+
+
+def test_label_studio_with_an_emoji(tmp_path):
+    text = "💩 Ann lives in Rome."
+    example = task(label("x", 3, 6, "Person", said="Ann"), label("y", 16, 20, "Place", said="Rome"), text=text)
+    conversion = convert("label-studio", lines(tmp_path, example), tmp_path / "out.json")
+    assert mentions(conversion.records[0]) == ["Person Ann", "Place Rome"] and not conversion.warnings
+
+
+def changed(record, path, value):
+    record = json.loads(json.dumps(record))
+    *parents, last = [int(step) if step.isdigit() else step for step in path.split(".")]
+    target = record
+    for step in parents:
+        target = target[step]
+    if value is None:
+        del target[last]
+    else:
+        target[last] = value
+    return record
+
+
+@pytest.mark.parametrize(
+    ("source_format", "record", "path", "value", "expected"),
+    [
+        (
+            "doccano",
+            DOCCANO,
+            "text",
+            None,
+            "(orig_id 7): text = None: not a text; export the text with its annotations",
+        ),
+        ("aspert", {"tokens": ["a"]}, "tokens", ["a"], "text = None: not a text; this is SpERT's format already"),
+        (
+            "doccano",
+            DOCCANO,
+            "entities",
+            None,
+            "entities = None: the key is missing; write [] for a text without, or give",
+        ),
+        ("doccano", DOCCANO, "entities", {}, "entities = {}: an object, not a list; write [] if there are none"),
+        ("doccano", DOCCANO, "entities.0", 3, "entities[0] = 3: an integer, not an object; write it as the others"),
+        ("doccano", DOCCANO, "entities.0.label", None, "0, 'end_offset': 3}: an entity without a type; give it one"),
+        (
+            "doccano",
+            DOCCANO,
+            "entities.0.start_offset",
+            "0",
+            "its start and end are not both integers; give the offsets",
+        ),
+        (
+            "doccano",
+            DOCCANO,
+            "entities.0.start_offset",
+            3,
+            "no word lies between these characters; correct the offsets",
+        ),
+        (
+            "doccano",
+            DOCCANO,
+            "entities.0.start_offset",
+            -9,
+            "no word lies between these characters; correct the offsets",
+        ),
+        ("doccano", DOCCANO, "entities.3.end_offset", 99, "past the end of the 51 characters of the text; count"),
+        (
+            "doccano",
+            DOCCANO,
+            "entities.1.id",
+            30,
+            "its id is another entity's too, or no id; give each entity its own",
+        ),
+        ("doccano", DOCCANO, "relations.0.from_id", 99, "there is no entity with the id 99; correct the id"),
+        ("doccano", DOCCANO, "relations.0.from_id", [], "there is no entity with the id None; correct the id"),
+        ("doccano", DOCCANO, "relations.0.type", "", "a relation without a type; give it one, or delete it"),
+        ("doccano", {"text": "a", "label": [["a"]]}, "text", "a", "label[0] = ['a']: not [start, end, type]; export"),
+        ("aspert", PREDICTED, "entities.0.text", "Bob", "the text has 'Ann' there, not 'Bob'; count characters"),
+        (
+            "label-studio",
+            LABEL_STUDIO,
+            "annotations",
+            None,
+            "annotations = None: the key is missing; export as JSON (not",
+        ),
+        ("label-studio", LABEL_STUDIO, "annotations.0.result", None, "result = None: null, not a list; write []"),
+        (
+            "label-studio",
+            LABEL_STUDIO,
+            "annotations.0.result.0.value.text",
+            "Bob",
+            "the text has 'Ann' there, not 'Bob'",
+        ),
+        (
+            "label-studio",
+            LABEL_STUDIO,
+            "annotations.0.result.0.value.labels",
+            "P",
+            "an entity without a type; give it",
+        ),
+        ("label-studio", LABEL_STUDIO, "annotations.0.result.0.value", None, "an entity without a type; give it one"),
+        ("label-studio", LABEL_STUDIO, "annotations.0.result.2.to_id", "q", "there is no entity with the id 'q'"),
+        ("label-studio", LABEL_STUDIO, "data", {"a": "x", "b": "y"}, "has 2 strings (a, b), none of them called text"),
+    ],
+)
+def test_bad_texts_in_json(tmp_path, source_format, record, path, value, expected):
+    found = problems(source_format, lines(tmp_path, changed(record, path, value)), tmp_path)
+    assert found[0].startswith("in.jsonl: record 0") and expected in found[0]
+
+
+def by_full_stops(text) -> list[tuple[int, int]]:
+    return [match.span() for match in re.finditer(r"\S[^.]*\.", text)]
+
+
+def test_records_of_sentences(tmp_path):
+    path = lines(tmp_path, DOCCANO)
+    conversion = convert("doccano", path, tmp_path / "out.json", split_sentences=by_full_stops)
+    assert [" ".join(record["tokens"]) for record in conversion.records] == [
+        "Ann lives in Rome .",
+        "Bob moved to Oslo .",
+        "Carla stayed .",
+    ]
+    assert [record["orig_id"] for record in conversion.records] == ["7_0", "7_1", "7_2"]
+    assert [len(record["relations"]) for record in conversion.records] == [1, 0, 0]
+    assert "left out 2 relations across sentences ('7 relations[1], 7 relations[2]')" in str(conversion.warnings[0])
+    # an entity is evidence against an end of a sentence in it
+    joined = changed(DOCCANO, "entities.1.end_offset", 22)
+    records = convert("doccano", lines(tmp_path, joined), tmp_path / "out.json", split_sentences=by_full_stops).records
+    assert mentions(records[0])[1] == "Place Rome . Bob" and len(records) == 2
+    with pytest.raises(ValueError, match="split_sentences does not go with dygie, whose sentences are given"):
+        convert("dygie", path, tmp_path / "out.json", split_sentences=by_full_stops)
+
+
+@given(st.data())
+def test_no_entity_is_lost_between_sentences(data):
+    """Whatever is taken for a sentence, each entity's characters are those of its words."""
+    text = data.draw(st.text(st.sampled_from("ab. \n"), min_size=1, max_size=25).filter(str.strip))
+    starts = sorted(data.draw(st.sets(st.integers(0, len(text) - 1))))
+    annotated = AnnotatedText("x", "x", text)
+    for number in range(data.draw(st.integers(0, 4))):
+        start = data.draw(st.integers(0, len(text) - 1))
+        end = data.draw(st.integers(start + 1, len(text)))
+        if annotated.wrong_offsets(start, end, None) is None:
+            annotated.entities[number] = Entity("T", start, end)
+    records = annotated.records(lambda _: list(zip(starts, [*starts[1:], len(text)])))
+    found = ["".join(record["tokens"][one["start"] : one["end"]]) for record in records for one in record["entities"]]
+    expected = ["".join(text[one.start : one.end].split()) for one in annotated.entities.values()]
+    assert sorted(found) == sorted(expected) and not annotated.left_out
+    assert "".join(word for record in records for word in record["tokens"]) == "".join(text.split())
+
+
 # CoNLL04
 
 CORP = """\
@@ -496,7 +802,7 @@ def test_corp_with_a_line_number_twice(tmp_path, kind):
 def test_what_convert_refuses(tmp_path):
     with pytest.raises(ValueError, match="'Brat' is no format to convert from; did you mean 'brat'"):
         convert("Brat", tmp_path, tmp_path / "x.json")
-    with pytest.raises(ValueError, match="use one of dygie, drug-ae, brat, corp"):
+    with pytest.raises(ValueError, match="use one of brat, doccano, label-studio, aspert, dygie, drug-ae, corp"):
         convert("xml", tmp_path, tmp_path / "x.json")
     with pytest.raises(ValueError, match="is neither .json nor .jsonl; rename it"):
         convert("brat", tmp_path, tmp_path / "x.csv")

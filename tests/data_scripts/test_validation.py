@@ -275,8 +275,8 @@ def test_records_of_text_are_told_the_way():
     records = [{"id": n, "text": "Ann", "entities": [[0, 3, "Person"]], "Comments": []} for n in range(2)]
     report = validate_records(records, SCHEMA, "t.jsonl")
     assert [str(error) for error in report.errors] == [
-        f"t.jsonl: record {n}: tokens: the key is missing: the record holds a text, and not its words; write X.txt and "
-        "X.ann of texts with offsets of characters, and convert these: aspert convert brat"
+        f"t.jsonl: record {n}: tokens: the key is missing: the record holds a text, and not its words; convert it: "
+        "aspert convert doccano, label-studio, or aspert for what `aspert predict` wrote"
         for n in range(2)
     ]
     assert not report.warnings
