@@ -19,7 +19,6 @@ import platform
 import re
 import shlex
 import signal
-import subprocess
 import sys
 import typing
 import zipfile
@@ -42,6 +41,7 @@ import datasets
 import yaml
 from safetensors import SafetensorError, safe_open
 from transformers import HfArgumentParser, TrainerState, set_seed
+from transformers.hf_argparser import string_to_bool
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import CONFIG_NAME
 
@@ -57,9 +57,9 @@ from modeling_aspert import (
 )
 from modeling_aspert.configuration_aspert import PRESET_TRAINING, preset_fields
 from modeling_aspert.decoding import learn_constraints
-from modeling_aspert.documents import split_sentences, split_words
+from modeling_aspert.documents import check_language, check_word_splitter
 from modeling_aspert.encoders import resolve_encoder
-from modeling_aspert.files import try_lock, write_text
+from modeling_aspert.files import describe_commit, try_lock, write_text
 from modeling_aspert.model_card import (
     TRAINING_SETTINGS,
     ModelCardData,
@@ -188,6 +188,9 @@ def parse_arguments(argv: Sequence[str]) -> tuple[Any, DataArguments, AspertTrai
         if isinstance(action, argparse._StoreFalseAction):
             # it would have the help of its opposite
             action.help = f"The same as --{action.dest} false."
+        elif action.type is string_to_bool:
+            # --do_train alone, as transformers' own switches, although this one has a third value
+            action.nargs, action.const = "?", True
     source = "command line"
     if argv and not argv[0].startswith("-") and not argv[0].lower().endswith((".yaml", ".yml")):
         raise ValueError(f"{argv[0]!r} is no YAML file (NAME.yaml or NAME.yml): data are named by --dataset")
@@ -445,15 +448,15 @@ def _check_arguments(data_args: DataArguments, args: AspertTrainingArguments) ->
     if data_args.dataset not in names and os.path.realpath(args.output_dir) == os.path.realpath(data_args.dataset):
         raise ValueError(f"output_dir = {args.output_dir} is the folder of the data: give another one")
     if data_args.word_splitter is not None:
-        split_words("", data_args.word_splitter)
+        check_word_splitter(data_args.word_splitter)
     if data_args.language is not None:
-        split_sentences("", data_args.language)
+        check_language(data_args.language)
 
 
 def _load_data(
     model_args: Any, data_args: DataArguments, args: AspertTrainingArguments
 ) -> tuple[datasets.DatasetDict, data_scripts.LabelSchema]:
-    """The splits and their types. Where there is no dev, ``args`` no longer ask for an evaluation during the training.
+    """The splits and their types; dev only where there are dev data.
 
     Raises:
         ValueError: a split that something asks for is missing.
@@ -472,16 +475,11 @@ def _load_data(
             raise ValueError(f"max_train_samples = {data_args.max_train_samples} is not valid: it must be >= 1")
         data["train"] = data["train"].select(range(min(data_args.max_train_samples, len(data["train"]))))
     if not len(data.get("dev", ())):
-        logger.warning(
-            "%s has no dev data: nothing chooses a checkpoint, the last one is the model", data_args.dataset
-        )
-        if args.early_stopping_patience is not None:
-            raise ValueError("early_stopping_patience needs dev data: add them, or leave it out")
-        if model_args.learn_thresholds:
+        if model_args.learn_thresholds and args.do_train:
             raise ValueError("learn_thresholds needs dev data: add them, or leave it out")
+        if not args.do_train:
+            logger.warning("%s has no dev data: only test is scored", data_args.dataset)
         data.pop("dev", None)
-        # without development data nothing may choose a checkpoint: the last one is the model
-        args.eval_strategy, args.load_best_model_at_end = "no", False
     if args.do_train:
         for problem in data_scripts.shared_sentences(data):
             logger.warning("%s", problem)
@@ -635,7 +633,7 @@ def describe_run(
     versions = {package: metadata.version(package) for package in _PACKAGES}
     return {
         "versions": {"python": platform.python_version(), **versions},
-        "commit": _commit(),
+        "commit": describe_commit(Path(__file__).parent),
         "seed": args.seed,
         "data": {name: {"sentences": len(split), "sha256": _fingerprint(split)} for name, split in data.items()},
         "processes": args.world_size,
@@ -656,14 +654,6 @@ def _fingerprint(split: datasets.Dataset) -> str:
     for record in split:
         digest.update(json.dumps(record, sort_keys=True, ensure_ascii=False).encode())
     return digest.hexdigest()
-
-
-def _commit() -> str | None:
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip() or None
-    except (OSError, subprocess.CalledProcessError):
-        return None
 
 
 def _checkpoint_to_resume(args: AspertTrainingArguments) -> str | None:

@@ -91,7 +91,6 @@ def tables_of(
     corpora: Mapping[str, Corpus],
     results: Sequence[Result],
     paper: Mapping[str, Any],
-    samples: int = 2000,
 ) -> list[Table]:
     """The tables of an experiment that can be made: a table needs results of two variants with equal training settings, one
     of them its subject, if it has one."""
@@ -114,7 +113,7 @@ def tables_of(
         # what has most runs comes first
         for key, by_label in sorted(groups.items(), key=lambda group: (-sum(map(len, group[1].values())), group[0])):
             if len(by_label) > 1 and (experiment.subject is None or experiment.subject in by_label):
-                tables.append(_table(experiment, corpus, json.loads(key), by_label, paper, samples))
+                tables.append(_table(experiment, corpus, json.loads(key), by_label, paper))
     return [table for table in tables if table is not None]
 
 
@@ -124,7 +123,6 @@ def _table(
     regime: dict[str, Any],
     by_label: Mapping[str, Sequence[Result]],
     paper: Mapping[str, Any],
-    samples: int,
 ) -> Table | None:
     labels = [label for label in experiment.variants if label in by_label]
     everything = {label: {_key(result): result for result in by_label[label]} for label in labels}
@@ -166,7 +164,7 @@ def _table(
             row = Row(label, score, len(units), mean, std, mean_and_std(dev)[0] if dev else None)
             row.paper = reported.get(label, {}).get(score)
             if baseline is not None and label != baseline:
-                _compare(row, runs[label], runs[baseline], counts[label], counts[baseline], by_seed, samples)
+                _compare(row, runs[label], runs[baseline], counts[label], counts[baseline], by_seed)
                 other = reported.get(baseline, {}).get(score)
                 if row.paper is not None and other is not None:
                     row.paper_difference = row.paper - other
@@ -182,7 +180,6 @@ def _compare(
     our_counts: Mapping[_Key, SentenceCounts | None],
     baseline_counts: Mapping[_Key, SentenceCounts | None],
     by_seed: bool,
-    samples: int,
 ) -> None:
     """Fill in difference, p and interval."""
     common = [key for key in ours if key in baseline]
@@ -208,7 +205,7 @@ def _compare(
             {fold or "": [counts[key] for key in keys if key[1] == fold] for _, fold in keys}
             for counts, keys in counted
         ]
-        row.interval = bootstrap_difference(*by_fold, row.score, samples)
+        row.interval = bootstrap_difference(*by_fold, row.score)
 
 
 def _other_code(commit: str | None, other: str | None) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from benchmarks.comparison import Table
 from benchmarks.report import is_drawn, plot_name, score_title
@@ -20,14 +19,14 @@ _STYLE = {
     "axes.grid": True,
     "axes.axisbelow": True,
     "grid.color": "#e3e6ea",
-    # equal data give an equal file
     "svg.hashsalt": "aspert",
     "svg.fonttype": "none",
 }
 
 
-def figure(width: float, height: float, columns: int = 1) -> tuple[Any, list[Any]]:
-    """A matplotlib figure of one row in the house style, and its axes.
+def draw_tables(tables: Iterable[Table], folder: Path) -> list[Path]:
+    """A plot a table of the corpus's headline, or of what the table shows of it: a line a model, each run a dot, the mean a
+    bar with its standard deviation. Tables of too few runs have none. Equal data give equal files.
 
     Raises:
         ImportError: matplotlib is missing.
@@ -37,28 +36,18 @@ def figure(width: float, height: float, columns: int = 1) -> tuple[Any, list[Any
     except ImportError:
         raise ImportError("plots need matplotlib: run `pip install matplotlib`, or leave them out") from None
     matplotlib.rcParams.update(_STYLE)
+    # no pyplot: nothing global, no display
     from matplotlib.figure import Figure
 
-    # no pyplot: nothing global, no display
-    drawn = Figure(figsize=(width, height), layout="constrained")
-    return drawn, list(drawn.subplots(1, columns, squeeze=False)[0])
-
-
-def save(drawn: Any, path: Path) -> None:
-    """Write a figure without the date, so that equal data give an equal file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    drawn.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
-
-
-def draw_tables(tables: Iterable[Table], folder: Path) -> list[Path]:
-    """A plot a table of the corpus's headline, or of what the table shows of it: a line a model, each run a dot, the mean a
-    bar with its standard deviation. Tables of too few runs have none."""
+    folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for table in filter(is_drawn, tables):
         shown = list(dict.fromkeys(row.score for row in table.rows))
         scores = [score for score in table.corpus.headline if score in shown] or shown[-2:]
         labels = list(dict.fromkeys(row.label for row in table.rows))
-        drawn, axes = figure(1.2 + 3.4 * len(scores), 0.9 + 0.34 * len(labels), len(scores))
+        size = (1.2 + 3.4 * len(scores), 0.9 + 0.34 * len(labels))
+        drawn = Figure(figsize=size, layout="constrained")
+        axes = drawn.subplots(1, len(scores), squeeze=False)[0]
         for number, (axis, score, colour) in enumerate(zip(axes, scores, COLOURS)):
             for row in (row for row in table.rows if row.score == score):
                 place = labels.index(row.label)
@@ -72,6 +61,6 @@ def draw_tables(tables: Iterable[Table], folder: Path) -> list[Path]:
             axis.set_title(score_title(score))
         drawn.suptitle(f"{table.corpus.title}, {table.regime['encoder']}", fontsize=9)
         path = folder / plot_name(table)
-        save(drawn, path)
+        drawn.savefig(path, metadata={"Date": None})
         paths.append(path)
     return paths

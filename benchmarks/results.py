@@ -12,7 +12,6 @@ import io
 import json
 import os
 import platform
-import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -22,13 +21,14 @@ from typing import Any
 from benchmarks.experiments import Run, switches_of, with_data_dir
 from benchmarks.significance import SentenceCounts
 from modeling_aspert.files import write_bytes, write_text
+from modeling_aspert.model_card import processor_name
+from modeling_aspert.scoring import VIEWS
 
 KIND = "aspert training run"
 FORMAT = 1
 PREDICTIONS_SUFFIX = ".predictions.jsonl.gz"
 # of run.json, decided by what starts train.py
 LAUNCHED = ("processes", "mixed_precision")
-VIEWS = ("ner", "re_strict", "re_boundaries")
 
 
 @dataclass
@@ -222,26 +222,17 @@ def describe_machine() -> dict[str, Any]:
 
     accelerator = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return {
-        "processor": _processor(),
+        "processor": processor_name(),
         "cores": os.cpu_count(),
         "accelerator": accelerator,
         "system": f"{platform.system()} {platform.machine()}",
     }
 
 
-def describe_commit(checkout: Path) -> str | None:
-    """The commit of a checkout, with "-dirty" behind it where files are changed; None where it cannot be told."""
-    command = ["git", "-C", str(checkout), "describe", "--always", "--dirty", "--abbrev=12"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip() or None
-    except (OSError, subprocess.CalledProcessError):
-        return None
-
-
 def _scores(entry: Mapping[str, Any], prefix: str) -> dict[str, float]:
     """The scores among the entries of a *_results.json, without its prefix and its timings."""
     named = {name.removeprefix(f"{prefix}_"): value for name, value in entry.items()}
-    return {name: value for name, value in named.items() if name.startswith(VIEWS)}
+    return {name: value for name, value in named.items() if name.startswith(tuple(VIEWS))}
 
 
 def _history(output_dir: Path, metric: str | None) -> list[list[float]]:
@@ -266,15 +257,6 @@ def _gzipped(rows: Sequence[Mapping[str, Any]]) -> bytes:
 
 def _rounded(item: Mapping[str, Any]) -> dict[str, Any]:
     return {**item, "score": round(item["score"], 5)} if "score" in item else dict(item)
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from benchmarks.experiments import ROOT
-from benchmarks.results import describe_commit, describe_machine
+from benchmarks.results import describe_machine
 from benchmarks.workloads import (
     Extraction,
     Labels,
@@ -27,7 +27,7 @@ from benchmarks.workloads import (
     without_contribution,
 )
 from modeling_aspert.encoders import resolve_encoder
-from modeling_aspert.files import write_text
+from modeling_aspert.files import describe_commit, write_text
 
 _PACKAGES = ("torch", "transformers", "tokenizers", "numpy")
 # What changes timings and is set outside of Python.

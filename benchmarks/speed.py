@@ -232,7 +232,7 @@ class Bench:
         size = self.arguments.train_batch
         batches = [order[step * size : (step + 1) * size] for step in range(self.arguments.train_steps)]
         on, off = (
-            Training(self.model(contribution), self.setting.processor, self.setting.train, batches, 150, autocast)
+            Training(self.model(contribution), self.setting.processor, self.setting.train, batches, autocast)
             for contribution in (True, False)
         )
         bare = encoder_training(self.encoder("fp32"), on.encoder_batches(), autocast)
@@ -242,7 +242,7 @@ class Bench:
             work["SpERT"] = rival.training(self.setting.train, batches)
         grouped = self.grouped_batches(on.dataset.lengths, len(batches) * size)
         work["ours, length-grouped"] = Training(
-            self.model(True), self.setting.processor, self.setting.train, grouped, 150, autocast
+            self.model(True), self.setting.processor, self.setting.train, grouped, autocast
         ).pieces()
         case = {"section": "training", "batch": size, "threads": threads, "dtype": dtype}
         seconds = self.time(case, work, units=size * len(batches), unit="sentences")

@@ -120,16 +120,15 @@ class SpertRival:
 
         return work
 
-    def predictions(self, records: Sequence[Mapping[str, Any]], batch_size: int = 1) -> list[dict[str, Any]]:
+    def predictions(self, records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """SpERT's predictions as records, to check that this is SpERT."""
         reader = self._reader()
         dataset = self._quietly(lambda: reader.read(self._write(records), "test"))
         target = self._work / "predictions.json"
         entities, relations = [], []
         dataset.switch_mode(self._entities.Dataset.EVAL_MODE)
-        for start in range(0, len(records), batch_size):
-            samples = [dataset[position] for position in range(start, min(start + batch_size, len(records)))]
-            batch = self._sampling.collate_fn_padding(samples)
+        for position in range(len(records)):
+            batch = self._sampling.collate_fn_padding([dataset[position]])
             with torch.no_grad():
                 result = self.model(**batch, inference=True)
             found = self._prediction.convert_predictions(*result, batch, 0.4, reader)

@@ -65,10 +65,11 @@ def run_once(arguments: argparse.Namespace, seed: int) -> None:
     import transformers
 
     import data_scripts
-    from benchmarks.results import describe_commit, describe_machine
+    from benchmarks.results import describe_machine
     from benchmarks.setting import write_result
     from benchmarks.spert_rival import SpertRival
     from modeling_aspert.encoders import resolve_encoder
+    from modeling_aspert.files import describe_commit, try_lock
     from modeling_aspert.scoring import compute_scores
 
     settings = {name: getattr(arguments, name, seed) for name in SPERT_SETTINGS}
@@ -102,8 +103,14 @@ def run_once(arguments: argparse.Namespace, seed: int) -> None:
         "commit": describe_commit(ROOT),
         "spert_commit": describe_commit(arguments.spert),
     }
-    # read again: another process may have added to it
-    write_result(arguments.output, KIND, {"runs": [*read_runs(arguments.output), run]})
+    folder = os.open(arguments.output.parent, os.O_RDONLY)
+    try:
+        while not try_lock(folder):
+            time.sleep(1.0)
+        # read again: another process may have added to it
+        write_result(arguments.output, KIND, {"runs": [*read_runs(arguments.output), run]})
+    finally:
+        os.close(folder)
 
 
 def read_runs(file: Path) -> list[dict[str, Any]]:

@@ -289,7 +289,6 @@ class Training:
     Args:
         model: its weights hardly change, see the learning rate above.
         batches: positions of records by batch.
-        negatives: negative spans and pairs a sentence.
     """
 
     def __init__(
@@ -298,15 +297,12 @@ class Training:
         processor: AspertProcessor,
         records: Sequence[Mapping[str, Any]],
         batches: Sequence[Sequence[int]],
-        negatives: int = 150,
         autocast: torch.dtype | None = None,
     ) -> None:
         self.model = copy.deepcopy(model).train()
         self.batches, self.autocast = batches, autocast
         self.dataset = JointExtractionDataset(records, processor, model.config)
-        self.collator = AspertDataCollator(
-            processor, model.config, negative_entity_count=negatives, negative_relation_count=negatives
-        )
+        self.collator = AspertDataCollator(processor, model.config)
         self.optimizer = fused_adamw(self.model)
 
     def pieces(self) -> list[Callable[[], None]]:

@@ -125,7 +125,7 @@ class AspertConfig(PretrainedConfig):
     ) -> None:
         self._refuse_misspelt(kwargs)
         # derived from entity_types below; a stored copy must not win
-        stored_labels, *_ = (kwargs.pop(name, None) for name in _DERIVED)
+        stored = {name: kwargs.pop(name, None) for name in _DERIVED}
         if not __name__.startswith("transformers_modules."):
             # the pipeline's code beside the weights is for processes without this package
             kwargs.pop("custom_pipelines", None)
@@ -179,11 +179,12 @@ class AspertConfig(PretrainedConfig):
         kwargs.setdefault("pad_token_id", getattr(self.encoder_config, "pad_token_id", None))
         super().__init__(id2label=self.id2label, label2id=self.label2id, **kwargs)
         self.check()
-        if stored_labels and _as_stored(stored_labels) != _as_stored(self.id2label):
-            raise ValueError(
-                f"AspertConfig.id2label = {stored_labels!r} contradicts entity_types = {self.entity_types!r}: they must "
-                "be those that the weights were trained with; id2label may be left out"
-            )
+        for name in ("id2label", "num_labels"):
+            if (value := stored[name]) and _as_stored(value) != _as_stored(getattr(self, name)):
+                raise ValueError(
+                    f"AspertConfig.{name} = {value!r} contradicts entity_types = {self.entity_types!r}: they must be those "
+                    f"that the weights were trained with; {name} may be left out"
+                )
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

@@ -182,7 +182,7 @@ def _encode_annotation(
         head, tail = (first_on_span[spans[relation[end]]] for end in ("head", "tail"))
         if head == tail:
             continue
-        if config.symmetric_flags[kind] and spans[tail] < spans[head]:
+        if relation["type"] in config.symmetric_relations and spans[tail] < spans[head]:
             head, tail = tail, head
         hot = multi_hot.setdefault((head, tail), np.zeros(len(relation_ids), dtype=np.float32))
         hot[kind] = 1.0

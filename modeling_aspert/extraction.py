@@ -19,7 +19,14 @@ import torch
 from .configuration_aspert import ENTITY_OVERLAPS
 from .data_collator import AspertDataCollator, pad
 from .decoding import MAX_RELATIONS, Predictions, decode
-from .documents import merge_windows, split_sentences, split_words, windows
+from .documents import (
+    check_language,
+    check_word_splitter,
+    merge_windows,
+    split_sentences,
+    split_words,
+    windows,
+)
 from .modeling_aspert import AspertForJointExtraction, pairs_of_entities
 from .processing_aspert import AspertProcessor, EncodedSentence, longest_input
 
@@ -109,9 +116,9 @@ class ExtractionOptions:
         if not isinstance(self.split_sentences, bool):
             raise TypeError(f"split_sentences = {self.split_sentences!r} is not valid: it must be True or False")
         if self.word_splitter is not None:
-            split_words("", self.word_splitter)
+            check_word_splitter(self.word_splitter)
         if self.language is not None and self.split_sentences:
-            split_sentences("", self.language)
+            check_language(self.language)
 
 
 @dataclass(slots=True)
@@ -199,8 +206,9 @@ class Extractor:
         Args:
             inputs: strings, or mappings with "text" and optionally "entities" ("type", "start", "end" in characters),
                 for which only relations are predicted; or mappings with "tokens" and no "text" (and entities in
-                words), whose text is the words joined by blanks. Given entities come back in the order in which they were given, with
-                the position in that order as "id", whatever "id" they had; white space at their ends is left out.
+                words), whose text is the words joined by blanks. Given entities come back in the order in which they
+                were given, with the position in that order as "id", whatever "id" they had; white space at their ends
+                is left out.
 
         Raises:
             TypeError: a single text in place of the texts.
@@ -209,9 +217,8 @@ class Extractor:
         if isinstance(inputs, (str, bytes, Mapping)):
             # a loop over it would be one over its letters or keys
             raise TypeError(f"the inputs are one {type(inputs).__name__}: give a list of texts, such as [text]")
-        stream = ((number, self._document(given, f"input {number}")) for number, given in enumerate(inputs))
         warned = False
-        for chunk in chunks(stream, lambda item: len(item[1].text), CHUNK_INPUTS):
+        for chunk in chunks(self._documents(inputs), lambda item: len(item[1].text), CHUNK_INPUTS):
             apart = [number for number, document in chunk if sum(map(bool, document.given)) > 1]
             if apart and not warned:
                 logger.warning(
@@ -223,6 +230,18 @@ class Extractor:
             yield from self._extract_chunk([document for _, document in chunk])
 
     # -- texts --------------------------------------------------------------------------------------------------
+
+    def _documents(self, inputs: Iterable[str | Mapping[str, Any]]) -> Iterator[tuple[int, _Document]]:
+        warned = False
+        for number, given in enumerate(inputs):
+            if not warned and isinstance(given, Mapping) and {"entities", "relations"} <= given.keys():
+                logger.warning(
+                    "input %d: an annotated record, whose entities are taken as given; to predict them, give its text or "
+                    "tokens alone (said once)",
+                    number,
+                )
+                warned = True
+            yield number, self._document(given, f"input {number}")
 
     def _document(self, given: str | Mapping[str, Any], where: str) -> _Document:
         if isinstance(given, str):
@@ -268,8 +287,8 @@ class Extractor:
             )
         words = list(words)
         for index, word in enumerate(words):
-            if not isinstance(word, str):
-                raise ValueError(f"{where}: tokens[{index}] is {word!r}, give a string")
+            if not isinstance(word, str) or not word:
+                raise ValueError(f"{where}: tokens[{index}] is {word!r}, give a word")
         words = list(map(_plain, words))
         if entities is not None:
             entities = self._checked_entities(entities, len(words), "words of the sentence", where)

@@ -1,8 +1,9 @@
-"""Files that are whole or not there."""
+"""Files that are whole or not there, locks, and the commit of a checkout."""
 
 from __future__ import annotations
 
 import os
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -13,7 +14,8 @@ from safetensors import SafetensorError
 
 @contextmanager
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Give a temporary path beside `path`, and rename it to `path` if the block ends without an exception.
+    """Give a temporary path beside `path`, whose folders are made, and rename it to `path` if the block ends without an
+    exception.
 
     As `data_scripts.writing` has it, which is not there where this package is alone, as in the Space of demo/. Raises
     OSError that names `path` where it cannot be written.
@@ -21,6 +23,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
@@ -35,10 +38,8 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
 def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
     """Write a file through a temporary one beside it, so that a kill leaves the old file or the new one.
 
-    Folders above it are made. Raises OSError that names the file.
+    Raises OSError that names the file.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as temporary:
         temporary.write_bytes(content)
 
@@ -46,6 +47,15 @@ def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
 def write_text(path: str | os.PathLike[str], text: str) -> None:
     """:func:`write_bytes` for UTF-8 text."""
     write_bytes(path, text.encode("utf-8"))
+
+
+def describe_commit(checkout: str | os.PathLike[str]) -> str | None:
+    """The commit of a checkout, with "-dirty" behind it where files are changed; None where it cannot be told."""
+    command = ["git", "-C", os.fspath(checkout), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip() or None
+    except (OSError, subprocess.CalledProcessError):
+        return None
 
 
 def try_lock(file: int) -> bool:

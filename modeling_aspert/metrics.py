@@ -98,12 +98,20 @@ class JointExtractionMetric(evaluate.Metric):
         return compute_scores(predictions, references, entity_types, relation_types, symmetric_relations)
 
 
-def _bare_records(records: Records) -> list[dict[str, Any]]:
+def _bare_records(records: Records | None) -> list[dict[str, Any]]:
     """The records with nothing but the scored fields: `evaluate` fails on a key that its features do not name."""
+    if records is None:
+        raise ValueError("predictions or references are missing: give both")
+    return [_bare_record(number, record) for number, record in enumerate(records)]
+
+
+def _bare_record(number: int, record: Mapping[str, Any]) -> dict[str, Any]:
     try:
-        return [
-            {part: [{name: item[name] for name in names} for item in record[part]] for part, names in _FIELDS.items()}
-            for record in records
-        ]
+        return {
+            part: [{name: item[name] for name in names} for item in record[part]] for part, names in _FIELDS.items()
+        }
     except (KeyError, TypeError) as error:
-        raise ValueError(f"A record is not in the SpERT format: {error!r}.") from None
+        raise ValueError(
+            f"record {number} is not in SpERT's format ({error!r}): give entities (type, start, end) and relations (type, "
+            "head, tail)"
+        ) from None

@@ -263,13 +263,18 @@ def hardware(device: Any = "cpu", processes: int = 1) -> str:
         return f"{processes} × {torch.cuda.get_device_name(device)}"
     if device.type != "cpu":
         return f"{processes} × {device.type}"
+    threads = processes * torch.get_num_threads()
+    return f"{threads} CPU thread{'s' if threads != 1 else ''} ({processor_name()})"
+
+
+def processor_name() -> str:
+    """What the CPU is called."""
     name = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.is_file():
         model = re.search(r"^model name\s*:\s*(.+)$", cpuinfo.read_text(errors="replace"), re.MULTILINE)
         name = model.group(1) if model else name
-    threads = processes * torch.get_num_threads()
-    return f"{threads} CPU thread{'s' if threads != 1 else ''} ({name})"
+    return name
 
 
 def put_card(model: Any, folder: str | os.PathLike, repo_id: str) -> None:

@@ -119,7 +119,7 @@ def check_weights(name_or_path: str | os.PathLike[str] | None, variant: str | No
         if not files[0].endswith(".safetensors"):
             raise ValueError(f"{name_or_path}: no safetensors; a pickle can run code and is refused: convert it")
     else:
-        place = _place(kwargs)
+        place = take_place(kwargs)
         if is_peft_available() and (adapter := find_file(name_or_path, _ADAPTER, place)):
             raise ValueError(f"{adapter}: adapters are not loaded: merge them into the weights, or remove the file")
         single, index = (_with_variant(name, variant) for name in (SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME))
@@ -143,7 +143,7 @@ def check_processor(name_or_path: str | os.PathLike[str], **kwargs: Any) -> None
         OSError: a Hub name that cannot be had.
         ValueError: the file and what is wrong in it.
     """
-    place = _place(kwargs)
+    place = take_place(kwargs)
     file = find_file(name_or_path, PROCESSOR_NAME, place)
     named = file if file and "audio_tokenizer" in read_object(file) else None
     if named := named or find_file(name_or_path, AUDIO_TOKENIZER_NAME, place):
@@ -153,10 +153,6 @@ def check_processor(name_or_path: str | os.PathLike[str], **kwargs: Any) -> None
 def take_place(arguments: dict[str, Any]) -> dict[str, Any]:
     """Where a model lies besides its name: taken out of the arguments of a `from_pretrained`."""
     return {name: arguments.pop(name) for name in _PLACE if name in arguments}
-
-
-def _place(arguments: dict[str, Any]) -> dict[str, Any]:
-    return {name: arguments[name] for name in _PLACE if arguments.get(name) is not None}
 
 
 def _parts(index_file: str) -> list[str]:

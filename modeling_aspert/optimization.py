@@ -16,7 +16,7 @@ class UncorrectedAdamW(torch.optim.AdamW):
     it the t-th step is larger by (1 - beta1^t) / sqrt(1 - beta2^t): 6.5 times at the 10th step, 2.3 times at the
     200th, 1.3 times at the 1000th. The decay is decoupled.
 
-    Args: as `torch.optim.AdamW`'s.
+    Args: as `torch.optim.AdamW`'s, with the defaults of transformers 4's AdamW.
 
     Raises:
         ValueError: `amsgrad`, which this is not.
@@ -26,20 +26,13 @@ class UncorrectedAdamW(torch.optim.AdamW):
         self,
         params: Iterable[Any],
         lr: float = 5e-5,
-        betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-6,
         weight_decay: float = 0.0,
         **kwargs: Any,
     ) -> None:
         if kwargs.get("amsgrad"):
             raise ValueError("amsgrad = True is another kind of AdamW: take torch.optim.AdamW")
-        super().__init__(params, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, **kwargs)
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        for moments in state["state"].values():
-            # a checkpoint may hold the moments alone
-            moments.setdefault("step", torch.tensor(math.inf))
-        super().__setstate__(state)
+        super().__init__(params, lr=lr, eps=eps, weight_decay=weight_decay, **kwargs)
 
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
         loss = None if closure is None else torch.enable_grad()(closure)()

@@ -56,6 +56,8 @@ class JointExtractionPipeline(Pipeline):
         return list(results) if isinstance(inputs, (list, tuple)) else results
 
     def _extractor(self, **options: Any) -> Extractor:
+        if self.processor is None:
+            raise ValueError("processor is missing: give the model's AspertProcessor")
         if options.get("batch_size") is None:
             options.pop("batch_size", None)
         options.pop("num_workers", None)

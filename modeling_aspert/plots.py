@@ -157,7 +157,5 @@ def _drawing(
     with rc_context(_STYLE):
         figure = Figure(figsize=(width * panels, height), layout="constrained")
         yield figure, list(figure.subplots(1, panels, squeeze=False)[0])
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_path(path) as temporary:
             figure.savefig(temporary, format="png", dpi=200)

@@ -21,7 +21,7 @@ from transformers import AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBas
 from transformers.models.auto.tokenization_auto import get_tokenizer_config
 
 from .configuration_aspert import WORD_SHAPES, AspertConfig, first_position, pretrained_encoder_config
-from .documents import split_sentences, split_words
+from .documents import check_language, check_word_splitter
 from .encoders import resolve_encoder
 from .model_files import check_processor, find_file, local_file, naming, read_object, take_place
 
@@ -116,9 +116,9 @@ class AspertProcessor(ProcessorMixin):
             )
         if max_tokens is not None and (isinstance(max_tokens, bool) or not isinstance(max_tokens, int)):
             raise ValueError(f"max_tokens = {max_tokens!r} is not valid: it must be an integer, or None")
-        split_words("", word_splitter)
+        check_word_splitter(word_splitter)
         with suppress(ImportError):  # pysbd, which only running text needs
-            split_sentences("", language)
+            check_language(language)
         super().__init__(tokenizer, **kwargs)
         limit = tokenizer.model_max_length
         self.max_tokens = max_tokens if max_tokens is not None else (limit if limit < _NO_LIMIT else None)

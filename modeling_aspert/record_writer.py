@@ -139,9 +139,11 @@ class Writer(Output):
                 # empty; Windows does not replace it
                 self._target.rmdir()
             os.replace(self._temporary, self._target)
-        except OSError as error:
+        except BaseException as error:
             self.abort()
-            raise self._failure(error) from error
+            if isinstance(error, OSError):
+                raise self._failure(error) from error
+            raise
         if self._replaced:
             logger.warning(
                 "%s: %d characters that the format cannot hold were written as U+FFFD (the first in record %d)",

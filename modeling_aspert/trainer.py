@@ -76,6 +76,9 @@ class AspertTrainingArguments(TrainingArguments):
     """
 
     output_dir: str | None = field(default="output", metadata={"help": "Where the model and all results are written."})
+    do_train: bool | None = field(
+        default=None, metadata={"help": "Train. Default: where neither do_eval nor do_predict is asked for."}
+    )
     negative_entity_count: int = field(default=150, metadata={"help": "Negative spans a sentence and epoch."})
     negative_relation_count: int = field(default=150, metadata={"help": "Negative pairs a sentence and epoch."})
     head_learning_rate: float | None = field(
@@ -163,7 +166,9 @@ class AspertTrainingArguments(TrainingArguments):
             self.logging_strategy = "epoch" if self.logging_steps is None else "steps"
         if self.logging_steps is None:
             self.logging_steps = 500
-        asked = self.do_train or self.do_eval or self.do_predict
+        if self.do_train is None:
+            # before an eval_strategy turns do_eval on
+            self.do_train = not (self.do_eval or self.do_predict)
         super().__post_init__()
         for kwargs in (getattr(self, f"{name}_checkpointing_kwargs", None) for name in ("activation", "gradient")):
             if kwargs and kwargs.keys() - {"every_n_layers", "offload"}:
@@ -176,8 +181,6 @@ class AspertTrainingArguments(TrainingArguments):
                 f"report_to = {missing[0]!r} is not installed: pip install {missing[0]}, or choose one of "
                 f"{', '.join(['none', *installed])}"
             )
-        # an eval_strategy turns do_eval on, so only here it shows that nothing was asked for
-        self.do_train = self.do_train or not asked
         if self.lr_scheduler_type == SchedulerType.REDUCE_ON_PLATEAU:
             # torch's own default waits for a loss
             self.lr_scheduler_kwargs = {"mode": "max", **(self.lr_scheduler_kwargs or {})}
@@ -192,12 +195,12 @@ class AspertTrainingArguments(TrainingArguments):
     @property
     def evaluated_metric(self) -> str:
         """`metric_for_best_model` as an evaluation names it, with `eval_`."""
-        return f"eval_{(self.metric_for_best_model or '').removeprefix('eval_')}"
+        return f"eval_{self.metric_for_best_model.removeprefix('eval_')}"
 
     @property
     def score_for_best_model(self) -> str:
         """`metric_for_best_model` as `compute_scores` names it, without `eval_` and the name of one of several sets."""
-        metric = self.metric_for_best_model or _SCORE
+        metric = self.metric_for_best_model
         return next((name for name in SCORE_NAMES if f"_{metric}".endswith(f"_{name}")), metric)
 
 
@@ -218,15 +221,17 @@ class AspertTrainer(Trainer):
         model: what is trained, or None with ``model_init``.
         args: default: all defaults.
         processing_class: the model's processor.
-        train_dataset, eval_dataset: encoded for the model's configuration; the latter also several, by name.
+        train_dataset, eval_dataset: encoded for the model's configuration; the latter also several, by name. Without the
+            latter, the last checkpoint is the model.
         callbacks: further ones.
         model_init: makes the model anew for each training, as for ``hyperparameter_search``; of no argument, or the trial.
         kwargs: as the Trainer's, but for `data_collator` and `compute_metrics`, which are this one's own.
 
     Raises:
         TypeError: a data set of another kind.
-        ValueError: no processor, a data set for other labels than the model's, a score for the best checkpoint that names none of several evaluation sets, or reentrant
-            gradient checkpointing, through which the attentional contribution does not train.
+        ValueError: no processor, a data set for other labels than the model's, a score for the best checkpoint that names
+            none of several evaluation sets, early stopping without one, or reentrant gradient checkpointing, through which
+            the attentional contribution does not train.
     """
 
     args: AspertTrainingArguments
@@ -248,6 +253,12 @@ class AspertTrainer(Trainer):
         for name in ("data_collator", "compute_metrics", "compute_loss_func"):
             if kwargs.pop(name, None) is not None:
                 raise TypeError(f"{name} is the trainer's own: leave it out, or override it in a subclass")
+        if eval_dataset is None and args.eval_strategy != "no":
+            if args.early_stopping_patience is not None:
+                raise ValueError("early_stopping_patience needs an eval_dataset (dev data): give one, or leave it out")
+            if train_dataset is not None:
+                logger.warning("there are no dev data: nothing chooses a checkpoint, the last one is the model")
+            args.eval_strategy, args.load_best_model_at_end = "no", False
         several = eval_dataset if isinstance(eval_dataset, Mapping) else {}
         self._given = (train_dataset, *(several.values() or [eval_dataset]))
         for dataset in self._given:
@@ -425,7 +436,7 @@ class AspertTrainer(Trainer):
                 "fused": self.args.optim == "adamw_torch_fused",
             }
             self.optimizer_cls_and_kwargs = UncorrectedAdamW, options
-        optimizer = super().create_optimizer() if model is None else super().create_optimizer(model)
+        optimizer = super().create_optimizer(model)
         rate = self.args.head_learning_rate
         if rate is None:
             return optimizer
@@ -657,8 +668,8 @@ def _check_dataset(dataset: Any, config: AspertConfig | None) -> None:
         return
     if not isinstance(dataset, JointExtractionDataset):
         raise TypeError(
-            f"a {type(dataset).__name__} is no JointExtractionDataset: make one of the records; a part of the data is a "
-            "JointExtractionDataset of a part of the records"
+            f"a {type(dataset).__name__} is no JointExtractionDataset (nor is torch's Subset of one): make one of the "
+            "records that you want"
         )
     for name in ("entity_types", "relation_types", "symmetric_relations") if config is not None else ():
         theirs, ours = getattr(dataset.config, name), getattr(config, name)

@@ -588,7 +588,7 @@ def test_without_development_data_the_last_model_is_kept(
     other = write_corpus(tmp_path / "corpus", **records)
     scores = run(other, encoder, tmp_path / "output", num_train_epochs=2, do_eval="true")
     # an evaluation that was asked for does not fall away in silence
-    assert any("dev" in record.getMessage() for record in caplog.records if record.name == "aspert.train")
+    assert any("there are no dev data" in message for message in caplog.messages)
     assert_same_weights(tmp_path / "output", tmp_path / "output" / "checkpoint-16")
     assert not (tmp_path / "output" / "eval_results.json").exists()
     assert not any(name.startswith("eval_") for name in scores)
@@ -614,6 +614,18 @@ def test_an_evaluation_alone_reads_no_training_data(trained: Path, corpus: Path,
     fields = dict.fromkeys(("span_classifier_size", "width_embedding_size", "max_span_width"))
     scores = run(other, trained, tmp_path / "output", do_train="false", do_eval="true", do_predict="true", **fields)
     assert {f"{split}_{name}" for split in ("eval", "test") for name in SCORES} <= set(scores)
+
+
+def test_an_evaluation_of_test_alone_needs_no_dev_data(
+    trained: Path, corpus: Path, tmp_path: Path, caplog: Any
+) -> None:
+    other = write_corpus(tmp_path / "corpus", test=json.loads((corpus / "test.json").read_text()))
+    fields = dict.fromkeys(("span_classifier_size", "width_embedding_size", "max_span_width"))
+    scores = run(other, trained, tmp_path / "output", do_train="false", do_predict="true", **fields)
+    assert set(scores) >= {f"test_{name}" for name in SCORES} and not any(name.startswith("eval_") for name in scores)
+    assert [message for message in caplog.messages if "dev data" in message] == [
+        f"{other} has no dev data: only test is scored"
+    ]
 
 
 def test_an_evaluation_without_development_data_is_refused(

@@ -270,6 +270,9 @@ def test_given_entity_types_are_saved_and_loaded(tmp_path):
     assert AspertConfig.from_pretrained(tmp_path).entity_types == ["a"]
     with pytest.raises(ValueError, match=r"id2label = .* contradicts entity_types = \['a'\]"):
         AspertConfig.from_pretrained(tmp_path, id2label={0: "none", 1: "b"})
+    with pytest.raises(ValueError, match=r"num_labels = 9 contradicts entity_types = \['a'\]"):
+        AspertConfig.from_pretrained(tmp_path, num_labels=9)
+    assert AspertConfig.from_pretrained(tmp_path, num_labels=2).num_labels == 2
 
 
 # -- what the encoder's configuration is asked for -----------------------------------------------------------------

@@ -408,6 +408,17 @@ def test_symbolic_links_stay(tmp_path):
     assert len((tmp_path / "target").read_text().splitlines()) == 1
 
 
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_nothing_is_left_of_an_output_that_cannot_be_finished(tmp_path, monkeypatch, error):
+    def fail(*_):
+        raise error
+
+    with pytest.raises(error), open_writer(tmp_path / "out.jsonl", "jsonl") as writer:
+        writer.write(record_of("x"))
+        monkeypatch.setattr(writer, "_finish", fail)
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("format", ["jsonl", "parquet", "csv", "brat"])
 def test_full_disk(tmp_path, light_package, format):
     """A limit on the size of files stands for the full disk: one clear error, and nothing is left."""

@@ -439,13 +439,32 @@ FORMS = 'give a string, a mapping with "text" or "tokens", or a list of words wi
         ([["Ann"], "Lee"], True, "input 1: the words are str, give a list of strings; "),
         ([["Ann"], None], True, "input 1: the words are NoneType, give a list of strings; "),
         (None, True, "input 0: the words are NoneType, give a list of strings; "),
-        ([["Ann"], ["Lee", None]], True, "input 1: tokens[1] is None, give a string"),
+        ([["Ann"], ["Lee", None]], True, "input 1: tokens[1] is None, give a word"),
+        ([["Ann", ""]], True, "input 0: tokens[1] is '', give a word"),
     ],
 )
 def test_other_forms_of_input_are_refused(extract, inputs, split, problem):
     with pytest.raises(ValueError) as caught:
         extract(inputs, is_split_into_words=split)
     assert str(caught.value).startswith(problem) and "\n" not in str(caught.value)
+
+
+def test_annotated_records_are_pointed_out_once(caplog):
+    """A row of a data set holds the entities that an evaluation wants predicted."""
+    row = {"tokens": ["Ada", "Lovelace"], "entities": [{"type": "Person", "start": 0, "end": 2}], "relations": []}
+    extractor = Extractor(make_model(), make_processor())
+    assert [result["entities"][0]["score"] for result in extractor.extract([row, row])] == [1.0, 1.0]
+    (said,) = caplog.messages
+    assert said.startswith(
+        "input 0: an annotated record, whose entities are taken as given; to predict them, give its "
+    )
+    list(extractor.extract([{name: row[name] for name in ("tokens", "entities")}]))
+    assert len(caplog.messages) == 1
+
+
+def test_a_pipeline_needs_a_processor():
+    with pytest.raises(ValueError, match="processor is missing: give the model's AspertProcessor"):
+        JointExtractionPipeline(model=make_model())("Ada Lovelace")
 
 
 def test_a_training_that_goes_on_changes_no_result(processor):

@@ -314,7 +314,14 @@ def test_evaluate_with_an_empty_split(metric):
 
 @pytest.mark.parametrize(
     ("found", "message"),
-    [(FOUND[:1], "Mismatch"), ([{"entities": []}] * 2, "not in the SpERT format: KeyError.'relations'")],
+    [
+        (FOUND[:1], "Mismatch"),
+        (
+            [FOUND[0], {"entities": []}],
+            r"^record 1 is not in SpERT's format \(KeyError\('relations'\)\): give entities",
+        ),
+        (None, "^predictions or references are missing: give both$"),
+    ],
 )
 def test_evaluate_refuses_bad_input(metric, found, message):
     with pytest.raises(ValueError, match=message):

@@ -674,6 +674,35 @@ def test_the_best_of_several_evaluation_sets(encoder: Path, tmp_path: Path) -> N
     assert set(trainer.learn_thresholds(made.train_dataset)) > {"relation_threshold"}
 
 
+def test_without_dev_data_the_last_checkpoint_is_the_model(encoder: Path, tmp_path: Path, caplog: Any) -> None:
+    made = make_trainer(encoder, tmp_path, make_records(4, 3))
+    args = AspertTrainingArguments(output_dir=str(tmp_path), disable_tqdm=True, use_cpu=True)
+    trainer = AspertTrainer(made.model, args, made.processing_class, train_dataset=made.train_dataset)
+    assert (trainer.args.eval_strategy, trainer.args.load_best_model_at_end) == ("no", False)
+    assert "there are no dev data: nothing chooses a checkpoint, the last one is the model" in caplog.messages
+    caplog.clear()
+    args = AspertTrainingArguments(output_dir=str(tmp_path), do_predict=True, disable_tqdm=True, use_cpu=True)
+    AspertTrainer(made.model, args, made.processing_class)
+    assert not caplog.messages
+    args = AspertTrainingArguments(output_dir=str(tmp_path), early_stopping_patience=2, use_cpu=True)
+    with pytest.raises(ValueError, match=r"early_stopping_patience needs an eval_dataset \(dev data\)"):
+        AspertTrainer(made.model, args, made.processing_class, train_dataset=made.train_dataset)
+
+
+@pytest.mark.parametrize(
+    ("asked", "trains"),
+    [
+        ({}, True),
+        ({"do_train": False}, False),
+        ({"do_eval": True}, False),
+        ({"do_predict": True}, False),
+        ({"do_train": True, "do_predict": True}, True),
+    ],
+)
+def test_whether_to_train(asked: dict[str, bool], trains: bool, tmp_path: Path) -> None:
+    assert AspertTrainingArguments(output_dir=str(tmp_path), use_cpu=True, **asked).do_train is trains
+
+
 def test_what_the_trainer_does_not_take_is_refused_by_name(encoder: Path, tmp_path: Path) -> None:
     made = make_trainer(encoder, tmp_path, make_records(4, 3))
     part = torch.utils.data.Subset(made.train_dataset, [0, 1])
