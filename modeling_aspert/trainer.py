@@ -462,6 +462,21 @@ class AspertTrainer(Trainer):
         # see `save_model`
         return
 
+    def init_hf_repo(self, token: str | None = None, **kwargs: Any) -> None:
+        """As the Trainer's, before the training begins.
+
+        Raises:
+            OSError: the Hub cannot be reached or gives no repository of this name.
+        """
+        try:
+            super().init_hf_repo(token, **kwargs)
+        except Exception as error:  # of an HTTP library that changes with the version of huggingface_hub
+            name = self.args.hub_model_id or Path(self.args.output_dir).absolute().name
+            raise OSError(
+                f"push_to_hub: the Hub gave no repository {name} ({' '.join(str(error).split())}): check the name and the "
+                "connection, log in with `hf auth login`, or leave push_to_hub out"
+            ) from error
+
     def push_to_hub(
         self,
         commit_message: str | None = "End of training",

@@ -703,6 +703,17 @@ def test_whether_to_train(asked: dict[str, bool], trains: bool, tmp_path: Path) 
     assert AspertTrainingArguments(output_dir=str(tmp_path), use_cpu=True, **asked).do_train is trains
 
 
+def test_without_a_connection_nothing_is_trained_that_should_be_pushed(
+    encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreachable(*_: Any, **__: Any) -> None:
+        raise RuntimeError("no route\nto the host")
+
+    monkeypatch.setattr(Trainer, "init_hf_repo", unreachable)
+    with pytest.raises(OSError, match=r"the Hub gave no repository me/model \(no route to the host\): check the name"):
+        make_trainer(encoder, tmp_path, make_records(2, 3), push_to_hub=True, hub_model_id="me/model")
+
+
 def test_what_the_trainer_does_not_take_is_refused_by_name(encoder: Path, tmp_path: Path) -> None:
     made = make_trainer(encoder, tmp_path, make_records(4, 3))
     part = torch.utils.data.Subset(made.train_dataset, [0, 1])
