@@ -92,7 +92,8 @@ def convert(
             )
         },
     )
-    report = validate_records(conversion.records, conversion.schema, str(input))
+    # records are counted anew: its problems must not seem to be of the records of the input
+    report = validate_records(conversion.records, conversion.schema, f"{input}, converted")
     report.raise_for_errors()
     conversion.warnings.extend(report.warnings)
     write_records(output, conversion.records)

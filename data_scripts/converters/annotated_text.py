@@ -51,14 +51,15 @@ class AnnotatedText:
     def wrong_offsets(self, start: int, end: int, said: str | None) -> tuple[str, str] | None:
         """Return what is wrong with the offsets of an entity, and the mend. `said` is the text that they are said to hold."""
         found = self.text[start:end]
+        mend = "count characters (not bytes) of the text from 0"
+        past_the_end = f"past the end of the {len(self.text)} characters of the text", mend
+        if start >= len(self.text):
+            return past_the_end
         if not 0 <= start < end or not found.strip():
             return "no word lies between these characters", "correct the offsets"
-        mend = "count characters (not bytes) of the text from 0"
         if said is not None and _one_line(said) != _one_line(found):
             return f"the text has {show(found)} there, not {show(said)}", mend
-        if end > len(self.text):
-            return f"past the end of the {len(self.text)} characters of the text", mend
-        return None
+        return past_the_end if end > len(self.text) else None
 
     def records(self, split_sentences: SentenceSplitter | None = None) -> list[dict[str, Any]]:
         """Return a record for each line that is not blank, or for each sentence.
@@ -70,26 +71,26 @@ class AnnotatedText:
         if split_sentences is not None:
             kind, pieces = "sentences", self._sentences(split_sentences)
         starts = [start for start, _ in pieces]
-        piece_of: dict[Any, int] = {}
-        inside: dict[int, list[Any]] = defaultdict(list)
+        places: dict[Any, tuple[int, int]] = {}  # piece, and position among the entities of its record
+        inside: dict[int, list[Entity]] = defaultdict(list)
         for identifier, entity in self.entities.items():
             first, last = (bisect_right(starts, place) - 1 for place in self._ends(entity))
             if first != last:
                 self.leave_out(identifier, f"entities across {kind}")
             else:
-                piece_of[identifier] = first
-                inside[first].append(identifier)
+                places[identifier] = first, len(inside[first])
+                inside[first].append(entity)
         relations: dict[int, list[dict[str, Any]]] = defaultdict(list)
         for identifier, relation, head, tail in self.relations:
-            if self.skipped.intersection((head, tail)):
+            if head not in places or tail not in places:
                 self.leave_out(identifier, "relations with an argument that was left out")
-            elif piece_of[head] != piece_of[tail]:
+            elif places[head][0] != places[tail][0]:
                 self.leave_out(identifier, f"relations across {kind}")
             else:
-                places = {one: position for position, one in enumerate(inside[piece_of[head]])}
-                relations[piece_of[head]].append({"type": relation, "head": places[head], "tail": places[tail]})
+                (number, first), (_, second) = places[head], places[tail]
+                relations[number].append({"type": relation, "head": first, "tail": second})
         return [
-            self._record(number, piece, [self.entities[one] for one in inside[number]], relations[number])
+            self._record(number, piece, inside[number], relations[number])
             for number, piece in enumerate(pieces)
             if self.text[slice(*piece)].strip()
         ]
@@ -180,6 +181,21 @@ def convert_texts(
         conversion.warnings.append(Problem(file=file, problem=problem, mend=mend))
     conversion.schema = LabelSchema.from_records(conversion.records)
     return conversion
+
+
+class BrowserOffsets:
+    """Offsets that count the 16-bit units of a browser's strings, where a character beyond U+FFFF (an emoji) is two."""
+
+    def __init__(self, text: str):
+        wide = not text.isascii() and max(text) > "\uffff"
+        self._units = [0, *accumulate(1 + (character > "\uffff") for character in text)] if wide else None
+
+    def characters(self, offset: Any) -> Any:
+        """Return an offset in characters: -1 if no character begins or ends there; what is no integer, as it is."""
+        if self._units is None or type(offset) is not int:
+            return offset
+        place = bisect_left(self._units, offset)
+        return place if self._units[place : place + 1] == [offset] else -1
 
 
 def _one_line(text: str) -> str:

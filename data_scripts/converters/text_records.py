@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from os import PathLike
 from typing import Any, NamedTuple
+from zipfile import is_zipfile
 
 from ..problems import DataError, Problem
 from ..reading import json_type, read_records
-from .annotated_text import AnnotatedText, Entity, SentenceSplitter, convert_texts
+from ..schema import label_problem
+from .annotated_text import AnnotatedText, BrowserOffsets, Entity, SentenceSplitter, convert_texts
 from .conversion import Conversion
 
 
@@ -39,12 +41,24 @@ _ASPERT = _Keys("type", "start", "end", "head", "tail")
 
 
 def read_doccano(path: str | PathLike[str], split_sentences: SentenceSplitter | None = None) -> Conversion:
-    """Read doccano's JSONL or JSON: the text in `text` (or `data`), `entities` and `relations`, or `label`, a list of
-    [start, end, type].
+    """Read doccano's JSONL or JSON: the text in `text` (or `data`), `entities` and `relations`, or `label` or `entities`,
+    a list of [start, end, type].
 
-    A record is a line of the text, or a sentence, as of brat. Raises `DataError` with every problem of the file.
+    A record is a line of the text, or a sentence, as of brat. An emoji counts twice in doccano's offsets, but once in
+    those of early versions and of scripts: what makes fewer errors and cuts fewer words of the file is taken, and a
+    warning says so. Raises `DataError` with every problem of the file.
     """
-    return _read(path, _DOCCANO, split_sentences)
+    reader = _read(path, _DOCCANO, as_browser=True)
+    if reader.moved:
+        by_characters = _read(path, _DOCCANO)
+        chosen = min(reader, by_characters, key=lambda one: (len(one.problems), one.misplaced()))
+        problem = (
+            f"{len(reader.moved)} of {len(reader.texts)} texts have entities behind an emoji or the like (the first: "
+            f"{reader.moved[0]}): offsets are taken to count it {'twice' if chosen is reader else 'once'}"
+        )
+        chosen.warnings.append(Problem(file=str(path), problem=problem, mend="check their entities"))
+        reader = chosen
+    return reader.conversion(split_sentences)
 
 
 def read_aspert(path: str | PathLike[str], split_sentences: SentenceSplitter | None = None) -> Conversion:
@@ -53,21 +67,29 @@ def read_aspert(path: str | PathLike[str], split_sentences: SentenceSplitter | N
     A record is a line of the text, or a sentence, as of brat. Scores are not kept. Raises `DataError` with every problem
     of the file.
     """
-    return _read(path, _ASPERT, split_sentences)
+    return _read(path, _ASPERT).conversion(split_sentences)
 
 
-def _read(path: str | PathLike[str], keys: _Keys, split_sentences: SentenceSplitter | None) -> Conversion:
+def _read(path: str | PathLike[str], keys: _Keys, as_browser: bool = False) -> TextReader:
     reader = TextReader(str(path))
-    for index, record in enumerate(read_records(path)):
-        identifier = record.get("id", record.get("orig_id", index))
-        reader.place = {"record": index, "orig_id": identifier if isinstance(identifier, (str, int)) else None}
+    for name, record in reader.records():
         text = next((record[key] for key in ("text", "data") if isinstance(record.get(key), str)), None)
         if text is None:
             mend = "this is SpERT's format already" if "tokens" in record else "export the text with its annotations"
             reader.add("text", record.get("text"), "not a text", mend)
             continue
-        reader.annotated(str(identifier), text, _annotations(reader, record, keys))
-    return reader.conversion(split_sentences)
+        annotations = _annotations(reader, record, keys)
+        if as_browser:
+            counted = BrowserOffsets(text)
+            entities = [
+                (*one[:4], counted.characters(one[4]), counted.characters(one[5]), one[6])
+                for one in annotations.entities
+            ]
+            if entities != annotations.entities:
+                reader.moved.append(name)
+            annotations = annotations._replace(entities=entities)
+        reader.annotated(name, text, annotations)
+    return reader
 
 
 def _annotations(reader: TextReader, record: dict[str, Any], keys: _Keys) -> Annotations:
@@ -77,16 +99,15 @@ def _annotations(reader: TextReader, record: dict[str, Any], keys: _Keys) -> Ann
     if isinstance(spans, dict):  # doccano 1.6
         record, spans = spans, None
     elif spans is not None:
-        for field, item in reader.items("label", spans, list):
-            if len(item) != 3:
-                reader.add(field, item, "not [start, end, type]", "export the labels of a sequence labeling project")
-                continue
-            start, end, kind = item
-            found.entities.append((field, item, field, kind, start, end, None))
+        found.entities.extend(_triples(reader, "label", spans))
     elif "entities" not in record:
         mend = "write [] for a text without" + (", or give label" if keys is _DOCCANO else "")
         reader.add("entities", None, "the key is missing", mend)
-    for position, (field, item) in enumerate(reader.items("entities", record.get("entities", []), dict)):
+    entities = record.get("entities", [])
+    if keys is _DOCCANO and isinstance(entities, list) and any(isinstance(one, list) for one in entities):
+        found.entities.extend(_triples(reader, "entities", entities))  # intent detection and slot filling
+        entities = []
+    for position, (field, item) in enumerate(reader.items("entities", entities, dict)):
         found.entities.append(
             (
                 field,
@@ -103,6 +124,15 @@ def _annotations(reader: TextReader, record: dict[str, Any], keys: _Keys) -> Ann
     return found
 
 
+def _triples(reader: TextReader, key: str, spans: Any) -> Iterator[tuple[str, Any, Any, Any, Any, Any, None]]:
+    for field, item in reader.items(key, spans, object):
+        if isinstance(item, list) and len(item) == 3:
+            start, end, kind = item
+            yield field, item, field, kind, start, end, None
+        else:
+            reader.add(field, item, "not [start, end, type]", "export the labels of a sequence labeling project")
+
+
 class TextReader:
     """Collects annotated texts of one file, and their problems; `place` is that of the record being read."""
 
@@ -112,6 +142,22 @@ class TextReader:
         self.texts: list[AnnotatedText] = []
         self.problems: list[Problem] = []
         self.warnings: list[Problem] = []
+        self.moved: list[str] = []  # names of the texts whose offsets were counted anew
+
+    def records(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Yield the records of the file with their names: the ID, or the number. Raises `DataError` for bad JSON."""
+        if is_zipfile(self.file):
+            problem, mend = "a zip archive", "unpack it, and name the file in it"
+            raise DataError([Problem(file=self.file, problem=problem, mend=mend)])
+        for index, record in enumerate(read_records(self.file)):
+            given = (record.get(key) for key in ("id", "orig_id"))
+            identifier = next((one for one in given if isinstance(one, (str, int))), index)
+            self.place = {"record": index, "orig_id": identifier}
+            yield str(identifier), record
+
+    def misplaced(self) -> int:
+        """Return how many entities begin or end within a word or with white space."""
+        return sum(1 for text in self.texts for _ in text.misplaced())
 
     def add(self, field: str, value: Any, problem: str, mend: str) -> None:
         """Note a problem of the record being read."""
@@ -138,6 +184,8 @@ class TextReader:
         for field, item, identifier, kind, start, end, said in annotations.entities:
             if not isinstance(kind, str) or not kind:
                 self.add(field, item, "an entity without a type", "give it one, or delete it")
+            elif wrong := label_problem(kind, "entity"):
+                self.add(field, item, *wrong)
             elif type(start) is not int or type(end) is not int:
                 self.add(field, item, "its start and end are not both integers", "give the offsets of its characters")
             elif not isinstance(identifier, (str, int)) or identifier in text.entities:
@@ -154,8 +202,12 @@ class TextReader:
             unknown = [one for one in ends if one not in text.entities and one not in text.skipped]
             if not isinstance(kind, str) or not kind:
                 self.add(field, item, "a relation without a type", "give it one, or delete it")
+            elif wrong := label_problem(kind, "relation"):
+                self.add(field, item, *wrong)
             elif unknown:
                 self.add(field, item, f"there is no entity with the id {unknown[0]!r}", "correct the id, or delete it")
+            elif head == tail:
+                self.add(field, item, "it joins an entity to itself", "name another entity, or delete it")
             else:
                 text.relations.append((identifier, kind, *ends))
         self.texts.append(text)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+import zipfile
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from data_scripts import DataError, LabelSchema, convert, load_schema, read_records, validate_records
-from data_scripts.converters.annotated_text import AnnotatedText, Entity
+from data_scripts.converters.annotated_text import AnnotatedText, BrowserOffsets, Entity
 from data_scripts.converters.conversion import split_words, word_span
 
 
@@ -514,6 +515,26 @@ def test_doccano_of_other_versions(tmp_path):
     assert [mentions(record) for record in conversion.records] == [["Person Ann"]] * 2 and not conversion.warnings
 
 
+def test_doccano_of_intent_detection(tmp_path):
+    example = {"id": 1, "text": "Ann sings.", "cats": ["music"], "entities": [[0, 3, "Person"]], "Comments": []}
+    (record,) = convert("doccano", lines(tmp_path, example), tmp_path / "out.json").records
+    assert mentions(record) == ["Person Ann"]
+
+
+@pytest.mark.parametrize(("width", "counted"), [(2, "twice"), (1, "once")])
+def test_doccano_with_an_emoji(tmp_path, width, counted):
+    """doccano counts as a browser does, its early versions and scripts count characters."""
+    wide = {"id": 1, "text": "💩 Ann lives in Rome.", "label": [[width + 1, width + 4, "Person"]]}
+    wide["label"].append([width + 14, width + 18, "Place"])
+    path = lines(tmp_path, {"id": 0, "text": "Bob sings 💩", "label": [[0, 3, "Person"]]}, wide)
+    conversion = convert("doccano", path, tmp_path / "out.json")
+    assert [mentions(record) for record in conversion.records] == [["Person Bob"], ["Person Ann", "Place Rome"]]
+    assert [str(warning) for warning in conversion.warnings] == [
+        f"{path}: 1 of 2 texts have entities behind an emoji or the like (the first: 1): offsets are taken to count it "
+        f"{counted}; check their entities"
+    ]
+
+
 def test_predictions_that_were_corrected(tmp_path):
     """What `aspert predict` writes is training data again."""
     conversion = convert("aspert", lines(tmp_path, PREDICTED), tmp_path / "out.json")
@@ -574,19 +595,14 @@ def test_label_studio_leaves_out_and_says_so(tmp_path):
     assert sum("(Author and Person): both are trained on" in one for one in said) == 1
 
 
-@given(st.text(st.sampled_from("a b\n😀é𝒳"), min_size=1, max_size=12), st.data())
-def test_offsets_in_units_of_a_browser(text, data):
-    """An emoji counts twice there."""
-    from data_scripts.converters.label_studio import _offsets
-
-    start = data.draw(st.integers(0, len(text) - 1))
-    end = data.draw(st.integers(start + 1, len(text)))
-    units = [len(text[:place].encode("utf-16-le")) // 2 for place in (start, end)]
-    first, last = _offsets(text, *units, text[start:end])
-    assert text[first:last] == text[start:end]
-    if text[slice(*units)] != text[start:end]:
-        assert (first, last) == (start, end)
-    assert _offsets(text, start, end, text[start:end]) == (start, end)
+@given(st.text(st.sampled_from("a b\n😀é𝒳"), max_size=12))
+def test_offsets_in_units_of_a_browser(text):
+    """An emoji counts twice there, and nothing begins or ends within it."""
+    counted = BrowserOffsets(text)
+    borders = {len(text[:place].encode("utf-16-le")) // 2: place for place in range(len(text) + 1)}
+    for offset in range(max(borders) + 1):
+        assert counted.characters(offset) == borders.get(offset, -1)
+    assert counted.characters("1") == "1" and counted.characters(True) is True
 
 
 def test_label_studio_with_an_emoji(tmp_path):
@@ -594,6 +610,55 @@ def test_label_studio_with_an_emoji(tmp_path):
     example = task(label("x", 3, 6, "Person", said="Ann"), label("y", 16, 20, "Place", said="Rome"), text=text)
     conversion = convert("label-studio", lines(tmp_path, example), tmp_path / "out.json")
     assert mentions(conversion.records[0]) == ["Person Ann", "Place Rome"] and not conversion.warnings
+
+
+def test_label_studio_with_emojis_that_leave_a_choice(tmp_path):
+    """By characters the first label would fit, too: the letter is there twice."""
+    example = task(label("x", 5, 6, "P", said="a"), label("y", 9, 10, "Q", said="b"), text="😀😀 a a b")
+    (record,) = convert("label-studio", lines(tmp_path, example), tmp_path / "out.json").records
+    assert [(one["type"], one["start"]) for one in record["entities"]] == [("P", 2), ("Q", 4)]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"), [("New\nYork.", r"New\nYork"), ("New\r\nYork.", r"New\n\nYork"), ("New \xa0York.", "New York")]
+)
+def test_label_studio_gives_white_space_of_its_own(tmp_path, text, said):
+    """A browser's selection, with a backslash and an n for a line break."""
+    path = lines(tmp_path, task(label("x", 0, len(text) - 1, "Place", said=said), text=text))
+    (record,) = convert("label-studio", path, tmp_path / "out.json", split_sentences=by_full_stops).records
+    assert mentions(record) == ["Place New York"]
+
+
+def test_label_studio_regions_with_several_results(tmp_path):
+    """Of another <Labels> tag, or of choices for each region: all of them have the region's ID."""
+    choice = {"id": "x", "type": "choices", "value": {"start": 0, "end": 3, "text": ["Ann"], "choices": ["good"]}}
+    results = [label("x", 0, 3, "Person"), choice, label("x", 0, 3, "Author"), label("y", 13, 17, "Place")]
+    path = lines(tmp_path, task(*results, relation("x", "y", "Lives_In", direction=["right"])))
+    conversion = convert("label-studio", path, tmp_path / "out.json")
+    assert mentions(conversion.records[0]) == ["Person Ann", "Author Ann", "Place Rome"]
+    assert conversion.records[0]["relations"] == [{"type": "Lives_In", "head": 0, "tail": 2}]
+    assert "left out 1 results of the type choices" in str(conversion.warnings[0])
+    assert "relations" not in "".join(map(str, conversion.warnings[:1]))
+
+
+def test_label_studio_without_annotations(tmp_path):
+    path = lines(tmp_path, {"id": 1, "data": {"text": "x"}, "annotations": [], "predictions": [{"result": []}]})
+    assert problems("label-studio", path, tmp_path) == ["in.jsonl: no task was annotated; annotate some"]
+
+
+def test_exports_in_a_zip_archive(tmp_path):
+    with zipfile.ZipFile(tmp_path / "in.zip", "w") as archive:
+        archive.writestr("all.jsonl", json.dumps(DOCCANO))
+    for source_format in ("doccano", "label-studio", "aspert"):
+        found = problems(source_format, tmp_path / "in.zip", tmp_path)
+        assert found == ["in.zip: a zip archive; unpack it, and name the file in it"]
+
+
+def test_texts_without_an_id_are_numbered(tmp_path):
+    for source_format, record in (("aspert", PREDICTED), ("doccano", DOCCANO), ("label-studio", LABEL_STUDIO)):
+        path = lines(tmp_path, {**record, "id": None}, {**record, "id": None})
+        records = convert(source_format, path, tmp_path / "out.json").records
+        assert [one["orig_id"] for one in records] == ["0_0", "0_1", "1_0", "1_1"]
 
 
 def changed(record, path, value):
@@ -661,6 +726,29 @@ def changed(record, path, value):
         ),
         ("doccano", DOCCANO, "relations.0.from_id", 99, "there is no entity with the id 99; correct the id"),
         ("doccano", DOCCANO, "relations.0.from_id", [], "there is no entity with the id None; correct the id"),
+        (
+            "doccano",
+            DOCCANO,
+            "relations.0.to_id",
+            30,
+            "it joins an entity to itself; name another entity, or delete it",
+        ),
+        (
+            "doccano",
+            DOCCANO,
+            "relations.0.type",
+            "a\n",
+            "a name with characters that cannot be printed; leave them out",
+        ),
+        (
+            "doccano",
+            DOCCANO,
+            "entities.0.label",
+            "none",
+            "a reserved name, of spans that are no entity; give the type",
+        ),
+        ("doccano", {"text": "a", "label": [0]}, "label.0", "a", "label[0] = 'a': not [start, end, type]; export the"),
+        ("aspert", PREDICTED, "text", "Ann", "past the end of the 3 characters of the text; count characters (not"),
         ("doccano", DOCCANO, "relations.0.type", "", "a relation without a type; give it one, or delete it"),
         ("doccano", {"text": "a", "label": [["a"]]}, "text", "a", "label[0] = ['a']: not [start, end, type]; export"),
         ("aspert", PREDICTED, "entities.0.text", "Bob", "the text has 'Ann' there, not 'Bob'; count characters"),
@@ -814,7 +902,7 @@ def test_what_convert_refuses(tmp_path):
     assert not (tmp_path / "x.json").exists()
     (tmp_path / "in.jsonl").write_text(json.dumps({**DYGIE, "sentences": [["a", "\0"], ["b", "c", "d"]]}))
     assert (
-        "in.jsonl: record 0 (orig_id 'd_0'): tokens[1] = '\\x00'"
+        "in.jsonl, converted: record 0 (orig_id 'd_0'): tokens[1] = '\\x00'"
         in problems("dygie", tmp_path / "in.jsonl", tmp_path)[0]
     )
     for source_format in ("dygie", "drug-ae", "brat", "corp"):
