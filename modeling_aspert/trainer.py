@@ -254,9 +254,11 @@ class AspertTrainer(Trainer):
             if kwargs.pop(name, None) is not None:
                 raise TypeError(f"{name} is the trainer's own: leave it out, or override it in a subclass")
         if eval_dataset is None and args.eval_strategy != "no":
-            if args.early_stopping_patience is not None:
-                raise ValueError("early_stopping_patience needs an eval_dataset (dev data): give one, or leave it out")
             if train_dataset is not None:
+                if args.early_stopping_patience is not None:
+                    raise ValueError(
+                        "early_stopping_patience needs an eval_dataset (dev data): give one, or leave it out"
+                    )
                 logger.warning("there are no dev data: nothing chooses a checkpoint, the last one is the model")
             args.eval_strategy, args.load_best_model_at_end = "no", False
         several = eval_dataset if isinstance(eval_dataset, Mapping) else {}

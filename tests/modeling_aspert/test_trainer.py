@@ -681,7 +681,9 @@ def test_without_dev_data_the_last_checkpoint_is_the_model(encoder: Path, tmp_pa
     assert (trainer.args.eval_strategy, trainer.args.load_best_model_at_end) == ("no", False)
     assert "there are no dev data: nothing chooses a checkpoint, the last one is the model" in caplog.messages
     caplog.clear()
-    args = AspertTrainingArguments(output_dir=str(tmp_path), do_predict=True, disable_tqdm=True, use_cpu=True)
+    args = AspertTrainingArguments(
+        output_dir=str(tmp_path), do_predict=True, early_stopping_patience=2, disable_tqdm=True, use_cpu=True
+    )
     AspertTrainer(made.model, args, made.processing_class)
     assert not caplog.messages
     args = AspertTrainingArguments(output_dir=str(tmp_path), early_stopping_patience=2, use_cpu=True)
