@@ -301,9 +301,7 @@ def test_windows_by_hand():
     assert windows([1, 1, 3, 1], 4, 2) == [(0, 2), (1, 3), (2, 4)]
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"), [(([1], 0, 0), "limit"), (([1], 1, -1), "stride"), (([-1], 1, 0), "0 or")]
-)
+@pytest.mark.parametrize(("arguments", "message"), [(([1], 0, 0), "limit"), (([1], 1, -1), "stride")])
 def test_windows_refuse(arguments, message):
     with pytest.raises(ValueError, match=message):
         windows(*arguments)
@@ -377,7 +375,7 @@ def test_merge_keeps_one_direction_of_a_symmetric_relation():
 def test_merge_without_scores_and_with_wrong_offsets():
     gold = {"entities": [{"type": "Drug", "start": 1, "end": 2}], "relations": []}
     assert merge_windows([gold], [(3, 6)])["entities"] == [{"type": "Drug", "start": 4, "end": 5}]
-    with pytest.raises(ValueError, match="1 window records but 2 windows"):
+    with pytest.raises(ValueError, match="shorter|longer"):
         merge_windows([gold], [(0, 3), (2, 5)])
 
 
