@@ -408,6 +408,7 @@ SECTIONS["Scores beside a model"] = [
     ),
 ]
 DYGIE = {"doc_key": "d", "sentences": [["Ann", "sings"]], "ner": [[[0, 0, "Person"]]], "relations": [[]]}
+DOCCANO = {"id": 7, "text": "Ann", "entities": [], "relations": [{"from_id": 1, "to_id": 2, "type": "R"}]}
 SECTIONS["Conversions"] = [
     convert_case("no JSON lines", "dygie", a_jsonl="sentences"),
     convert_case("lists of other lengths", "dygie", a_jsonl=json.dumps({**DYGIE, "ner": []})),
@@ -415,6 +416,11 @@ SECTIONS["Conversions"] = [
     convert_case("offsets that miss the text", "brat", a_txt="Ann sings.", a_ann="T1\tPerson 0 4\tAnn"),
     convert_case("relation without its entity", "brat", a_txt="Ann", a_ann="R1\tLives_In Arg1:T1 Arg2:T2"),
     convert_case("annotations are missing", "brat", a_txt="Ann sings."),
+    convert_case("label past the text", "doccano", a_jsonl='{"text": "Ann", "label": [[0, 3, "A"], [0, 9, "B"]]}'),
+    convert_case("relation without its entity (doccano)", "doccano", a_jsonl=json.dumps(DOCCANO)),
+    convert_case("export as JSON-MIN", "label-studio", a_json='[{"id": 7, "text": "Ann", "label": []}]'),
+    convert_case("no task was annotated", "label-studio", a_json='[{"data": {"text": "Ann"}, "annotations": []}]'),
+    convert_case("records of words", "aspert", a_jsonl='{"tokens": ["Ann"], "entities": [], "relations": []}'),
     convert_case("too few fields", "drug-ae", a_rel="1|Ann"),
     convert_case("empty file", "corp", a_corp=""),
     convert_case("types over the records", "dygie", "{}/out.json", a_jsonl=json.dumps(DYGIE)),
