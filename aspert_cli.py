@@ -100,9 +100,9 @@ def build_parser() -> argparse.ArgumentParser:
         parents=[options, texts, source],
         help="extract entities and relations from texts or words",
         description="Raw text, one record a line; or JSONL, CSV, TSV, Parquet, or JSON in SpERT's format (whose "
-        "words JSON lines keep). All entities are predicted: those that input records hold are ignored. Results come when 256 "
-        "records, or about a million characters, were read. With --output and the format jsonl, the same command "
-        "goes on where a stopped run was, with the same inputs; the other formats begin anew.",
+        "words JSON lines keep). All entities are predicted: those that input records hold are ignored. Results come "
+        "when 256 records, or about a million characters, were read. With --output and the format jsonl, the same "
+        "command goes on where a stopped run was, with the same inputs; the other formats begin anew.",
     )
     predict.add_argument("--output", metavar="PATH", help="default: JSON lines on standard output")
     predict.add_argument(

@@ -30,9 +30,8 @@ def resolve_encoder(name_or_path: str) -> str:
         return name_or_path
     package = name_or_path.removeprefix(PACKAGE_PREFIX)
     if package not in _PACKAGES:
-        raise ValueError(
-            f"encoder {name_or_path!r} is not known: choose one of {', '.join(PACKAGE_PREFIX + package for package in _PACKAGES)}"
-        )
+        known = ", ".join(PACKAGE_PREFIX + name for name in _PACKAGES)
+        raise ValueError(f"encoder {name_or_path!r} is not known: choose one of {known}")
     version, folder, checksum = _PACKAGES[package]
     try:
         distribution = metadata.distribution(package)
