@@ -66,10 +66,9 @@ def run_once(arguments: argparse.Namespace, seed: int) -> None:
 
     import data_scripts
     from benchmarks.results import describe_machine
-    from benchmarks.setting import write_result
     from benchmarks.spert_rival import SpertRival
     from modeling_aspert.encoders import resolve_encoder
-    from modeling_aspert.files import describe_commit, try_lock
+    from modeling_aspert.files import describe_commit
     from modeling_aspert.scoring import compute_scores
 
     settings = {name: getattr(arguments, name, seed) for name in SPERT_SETTINGS}
@@ -103,12 +102,20 @@ def run_once(arguments: argparse.Namespace, seed: int) -> None:
         "commit": describe_commit(ROOT),
         "spert_commit": describe_commit(arguments.spert),
     }
-    folder = os.open(arguments.output.parent, os.O_RDONLY)
+    add_run(arguments.output, run)
+
+
+def add_run(file: Path, run: dict[str, Any]) -> None:
+    """Add a run to a result file, whose folder is made. Other processes may add theirs meanwhile."""
+    from benchmarks.setting import write_result
+    from modeling_aspert.files import try_lock
+
+    file.parent.mkdir(parents=True, exist_ok=True)
+    folder = os.open(file.parent, os.O_RDONLY)
     try:
         while not try_lock(folder):
             time.sleep(1.0)
-        # read again: another process may have added to it
-        write_result(arguments.output, KIND, {"runs": [*read_runs(arguments.output), run]})
+        write_result(file, KIND, {"runs": [*read_runs(file), run]})
     finally:
         os.close(folder)
 

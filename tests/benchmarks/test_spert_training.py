@@ -22,3 +22,11 @@ def test_a_run_that_is_there_is_passed_over(tmp_path: Path, capsys: pytest.Captu
     assert spert_training.main(call) == 0
     assert "seed 7: there already" in capsys.readouterr().out
     assert spert_training.main([*call[:-4], "--seeds", "8", *call[-2:]]) == 2
+
+
+def test_runs_are_added_also_in_a_new_folder(tmp_path: Path) -> None:
+    output = tmp_path / "new" / "runs.json"
+    for seed in (1, 2):
+        spert_training.add_run(output, {"settings": {"seed": seed}})
+    assert [run["settings"]["seed"] for run in spert_training.read_runs(output)] == [1, 2]
+    assert [path.name for path in output.parent.iterdir()] == ["runs.json"]
