@@ -81,6 +81,15 @@ def build_parser() -> argparse.ArgumentParser:
         help="overlap of the windows over long sentences (default: 64)",
     )
 
+    voters = argparse.ArgumentParser(add_help=False)
+    voters.add_argument(
+        "--vote",
+        action="append",
+        metavar="MODEL",
+        help="another model, such as one trained with another seed; may be repeated: what more than half of all models "
+        "predict is taken",
+    )
+
     texts = argparse.ArgumentParser(add_help=False)
     group = texts.add_argument_group("text options")
     group.add_argument(
@@ -97,7 +106,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     predict = commands.add_parser(
         "predict",
-        parents=[options, texts, source],
+        parents=[options, voters, texts, source],
         help="extract entities and relations from texts or words",
         description="Raw text, one record a line; or JSONL, CSV, TSV, Parquet, or JSON in SpERT's format (whose "
         "words JSON lines keep). All entities are predicted: those that input records hold are ignored. Results come "
@@ -113,14 +122,14 @@ def build_parser() -> argparse.ArgumentParser:
     )
     predict.add_argument("--progress", action="store_true", help="a progress bar even if stderr is no terminal")
 
-    evaluate = commands.add_parser("evaluate", parents=[options], help="score a model on annotated data")
+    evaluate = commands.add_parser("evaluate", parents=[options, voters], help="score a model on annotated data")
     evaluate.add_argument("data", metavar="DATA.json", help="JSON or JSONL in SpERT's format")
     evaluate.add_argument("--output", metavar="DIR", help="write scores, predictions and an error analysis there")
     # the words are given
     evaluate.set_defaults(word_splitter=None, language=None, no_sentence_splitting=True)
 
     show = commands.add_parser(
-        "show", parents=[options, texts, source], help="draw entities and relations as an HTML page"
+        "show", parents=[options, voters, texts, source], help="draw entities and relations as an HTML page"
     )
     show.add_argument("--output", metavar="PAGE.html", required=True)
     show.add_argument("--title", default="Entities and relations")
@@ -135,6 +144,26 @@ def build_parser() -> argparse.ArgumentParser:
         "--split-sentences", action="store_true", help="a record is a sentence of the text (default: a line)"
     )
     convert.add_argument("--language", help="language of the text, for its sentences (default: en)")
+
+    split = commands.add_parser(
+        "split",
+        help="split annotated data into train, dev and test",
+        description="Writes train.json, dev.json, test.json and types.json into a folder, for train.py. A document is in one "
+        "of them as a whole. The same data give the same splits, whatever their order.",
+    )
+    split.add_argument("data", nargs="+", metavar="DATA", help="JSON or JSONL in SpERT's format")
+    split.add_argument("--output", required=True, metavar="DIR")
+    split.add_argument("--dev", type=float, default=0.1, metavar="SHARE", help="share of the records (default: 0.1)")
+    split.add_argument("--test", type=float, default=0.1, metavar="SHARE", help="share of the records (default: 0.1)")
+    split.add_argument(
+        "--by",
+        choices=("document", "sentence"),
+        default="document",
+        help="what is kept together: records whose orig_id differs only in the number after its last _, or records with "
+        "the same words (default: document)",
+    )
+    split.add_argument("--seed", type=int, default=0, help="another one gives other splits (default: 0)")
+    split.add_argument("--types", metavar="TYPES.json", help="the types file (default: the types that occur)")
 
     validate = commands.add_parser("validate", help="check annotated data; every problem with its place and mend")
     validate.add_argument("data", nargs="+", metavar="DATA")

@@ -75,7 +75,7 @@ def build_report(
     notes: tuple[str, str] = ("", ""),
     plot_folder: str | None = None,
     spert_runs: Sequence[Mapping[str, Any]] = (),
-    rescored: Mapping[str, Mapping[str, Mapping[str, Any]]] | None = None,
+    rescored: Mapping[str, Any] | None = None,
     names: tuple[str, str] = ("results.md", "results_all.md"),
 ) -> tuple[str, str, list[Table]]:
     """The page of the results, that of all runs, and their tables.
@@ -85,7 +85,7 @@ def build_report(
             comes before its first heading stands at the top.
         plot_folder: where the page finds the plots; None leaves them out.
         spert_runs: of SpERT's own code, see `benchmarks.spert_training`.
-        rescored: what else the predictions of finished runs tell, see `benchmarks.rescoring`.
+        rescored: what else the predictions of finished runs tell, see `benchmarks.rescoring.read_rescored`.
         names: of the two files, by which they refer to each other.
 
     Raises:
@@ -120,9 +120,9 @@ def build_report(
     if waiting:
         parts.append("\n".join(["## Not run yet", "", _WAITING, "", *waiting]) + "\n")
     if rescored:
-        more += [
-            section(rescored, results, corpora) for section in (_constraints_section, _spans_section, _unseen_section)
-        ]
+        sections = (_constraints_section, _spans_section, _unseen_section)
+        more.append(_votes_section(rescored["votes"], results, corpora))
+        more += [section(rescored["runs"], results, corpora) for section in sections]
     more.append(_all_runs(results, corpora))
     tables = [table for tables in tables_by_name.values() for table in tables]
     return "\n".join(parts), "\n".join(more), tables
@@ -396,6 +396,29 @@ def _models(
         corpus = corpora.get(name)
         headline = corpus.headline if corpus else ("ner_micro_f1", "re_strict_micro_f1")
         yield [corpus.title if corpus else name, slug(encoder), model, other], headline, group
+
+
+def _votes_section(
+    votes: Sequence[Mapping[str, Any]], results: Iterable[Result], corpora: Mapping[str, Corpus]
+) -> str:
+    """What a model trained with several seeds predicts together, by model."""
+    text = (
+        "What the runs of a model that differ in their seed alone predict by majority (`python benchmarks/rescoring.py`; "
+        "nothing is trained): the votes are counted as `aspert predict --vote` counts them. *Gain*: over the mean of the "
+        "runs. Headline scores on test, in percent."
+    )
+
+    def cells(headline: tuple[str, str], group: Sequence[Result]) -> Iterator[str]:
+        ids = {run.content["id"] for run in group}
+        mine = [vote["scores"] for vote in votes if ids >= set(vote["runs"])]
+        for score in reversed(headline):
+            alone, together = [run.score(score) for run in group], mean_and_std([one[score] for one in mine])[0]
+            yield from (_spread(alone), _number(together), _signed(together - mean_and_std(alone)[0]))
+
+    columns = ["relations", "by vote", "gain", "entities", "by vote", "gain"]
+    voters = {name for vote in votes for name in vote["runs"]}
+    known = [result for result in results if result.content["id"] in voters]
+    return _by_model("Several seeds together", text, columns, cells, known, corpora)
 
 
 def _constraints_section(

@@ -6,7 +6,8 @@
 The predictions that were kept of a run (test split) are scored again: between the spans alone that are right, which tells
 relations that were missed from spans that were; without the sentences that stand in the training data too; and, where the
 run had no constraints, with relations only between the types of head and tail that the training data show, without
-overlapping entities where the training data have none, and with both.
+overlapping entities where the training data have none, and with both. Of runs that differ in their seed alone, what more
+than half of them predicted is scored as well.
 
 Beside the scores of each run stands the SHA-256 of the predictions that gave them: `tables.py report` refuses a file that
 is not of the results that it shows.
@@ -20,7 +21,8 @@ import hashlib
 import json
 import shlex
 import sys
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +38,8 @@ from modeling_aspert.files import write_text  # noqa: E402
 KIND = "predictions scored again"
 RESCORED_FILE = "rescored.json"
 RESULTS = ROOT / "benchmarks" / "results" / "runs"
+# runs that are needed for a vote
+VOTERS = 3
 # fields of AspertConfig that a run may learn from its training data, by what they are called in the table
 CONSTRAINTS = {
     "types": ("relation_type_constraints",),
@@ -51,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         results = [result for result in load_results(arguments.results) if has_predictions(result)]
         # before they are scored: where a run is made again meanwhile, the file counts as old, not as new
         hashes = {result.content["id"]: predictions_hash(result) for result in results}
-        runs = {result.content["id"]: scores for result, scores in rescored(results, arguments.data_dir)}
+        runs, votes = rescored(results, arguments.data_dir)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -59,6 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "kind": KIND,
         "format": 1,
         "runs": dict(sorted(runs.items())),
+        "votes": sorted(votes, key=lambda vote: vote["runs"]),
         "predictions": dict(sorted(hashes.items())),
     }
     write_text(arguments.results / RESCORED_FILE, json.dumps(content, indent=1) + "\n")
@@ -96,9 +101,14 @@ def is_free(result: Result) -> bool:
 
 def rescored(
     results: Sequence[Result], data_dir: Path | None = None
-) -> Iterator[tuple[Result, dict[str, dict[str, Any]]]]:
-    """Of each run, in percent: `between_right_spans` ("spans"); where test sentences stand in the training data,
-    `without_shared` ("unseen"); and of a run without constraints, its scores with each of ``CONSTRAINTS`` ("constraints").
+) -> tuple[dict[str, dict[str, dict[str, Any]]], list[dict[str, Any]]]:
+    """What the predictions of runs tell, in percent.
+
+    Returns:
+        Of each run, by its id: `between_right_spans` ("spans"); where test sentences stand in the training data,
+        `without_shared` ("unseen"); and of a run without constraints, its scores with each of ``CONSTRAINTS``
+        ("constraints"). And of all ``VOTERS`` or more runs that differ in their seed alone, their ids ("runs") and the
+        "scores" of their vote.
 
     Raises:
         ValueError: predictions that do not fit the test data.
@@ -108,7 +118,10 @@ def rescored(
     from modeling_aspert.configuration_aspert import AspertConfig
     from modeling_aspert.decoding import Predictions, join_records, learn_constraints
     from modeling_aspert.scoring import compute_scores
+    from modeling_aspert.voting import vote
 
+    runs: dict[str, dict[str, dict[str, Any]]] = {}
+    voters: dict[tuple[Any, ...], dict[str, list[dict[str, Any]]]] = defaultdict(dict)
     corpora: dict[tuple[str, str | None], tuple[Any, ...]] = {}
     for result in results:
         fields = result.content["fields"]
@@ -140,7 +153,24 @@ def rescored(
                     join_records(gold, kept, config), gold, symmetric_relations=schema.symmetric_relations
                 )
                 scores["constraints"][name] = _f1(found)
-        yield result, scores
+        runs[result.content["id"]] = scores
+        voters[(*place, *_all_but_seed(result))][result.content["id"]] = records
+    votes = []
+    for (*place, _, _), predictions in voters.items():
+        if len(predictions) < VOTERS:
+            continue
+        schema, _, gold, _ = corpora[tuple(place)]
+        # predictions are in order: of a symmetric relation, the head is the entity that comes first
+        found = [vote(records) for records in zip(*predictions.values(), strict=True)]
+        scores = compute_scores(found, gold, symmetric_relations=schema.symmetric_relations)
+        votes.append({"runs": sorted(predictions), "scores": _f1(scores)})
+    return runs, votes
+
+
+def _all_but_seed(result: Result) -> tuple[str, str]:
+    """What was trained, and on which processes and in which precision."""
+    settings = result.content["settings"]
+    return json.dumps(settings, sort_keys=True), json.dumps(result.training(), sort_keys=True)
 
 
 def between_right_spans(
@@ -218,15 +248,13 @@ def stale_runs(content: Mapping[str, Any], results: Sequence[Result]) -> dict[st
             stale[name] = "is not in it"
         elif hashes.get(name) != predictions_hash(result):
             stale[name] = "was not scored from the predictions that are there now"
-        elif ("constraints" in runs[name]) != is_free(result):
+        elif ("constraints" in runs[name]) != is_free(result) or "votes" not in content:
             stale[name] = "was scored by other code"
     return stale | {name: "is there no more, or without predictions" for name in runs if name not in kept}
 
 
-def read_rescored(
-    file: Path, results: Sequence[Result] | None = None
-) -> Mapping[str, Mapping[str, Mapping[str, Any]]]:
-    """What `rescored` gave, by id of the run, from a file of this script; nothing where there is no file.
+def read_rescored(file: Path, results: Sequence[Result] | None = None) -> dict[str, Any]:
+    """What `rescored` gave ("runs", "votes"), from a file of this script; nothing where there is no file.
 
     Args:
         results: all results of its folder, which it must fit; None to take the file as it is.
@@ -252,7 +280,7 @@ def read_rescored(
         raise ValueError(
             f"{file} does not fit the results in {count}: the first, {name}{next(places, '')}, {reason}; {mend}"
         )
-    return content["runs"]
+    return {"runs": content["runs"], "votes": content["votes"]}
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Data sets of words, entities and relations: loading, checking, converting and exporting. See docs/data.md."""
+"""Data sets of words, entities and relations: loading, checking, converting, splitting and exporting. See docs/data.md."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -6,6 +6,7 @@ from .converters import Conversion, convert
 from .problems import DataError, Problem, ValidationReport
 from .reading import read_records
 from .schema import LabelSchema
+from .splitting import split_records
 from .validation import shared_sentences, validate_records
 
 if TYPE_CHECKING:
@@ -52,5 +53,6 @@ __all__ = [
     "load_schema",
     "read_records",
     "shared_sentences",
+    "split_records",
     "validate_records",
 ]

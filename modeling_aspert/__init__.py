@@ -25,7 +25,12 @@ AspertConfig.register_for_auto_class()
 AspertForJointExtraction.register_for_auto_class("AutoModel")
 AspertProcessor.register_for_auto_class("AutoProcessor")
 
-_LAZY = {"AspertTrainer": "trainer", "AspertTrainingArguments": "trainer", "visualize": "visualization"}
+_LAZY = {
+    "AspertTrainer": "trainer",
+    "AspertTrainingArguments": "trainer",
+    "VotingExtractor": "voting",
+    "visualize": "visualization",
+}
 
 
 def __getattr__(name: str) -> Any:
@@ -55,5 +60,6 @@ __all__ = [
     "Extractor",
     "JointExtractionDataset",
     "JointExtractionPipeline",
+    "VotingExtractor",
     "visualize",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import shutil
 import sys
 import time
 from argparse import Namespace
@@ -22,6 +23,8 @@ from transformers.utils import cached_file
 import data_scripts
 from data_scripts.problems import folded
 from data_scripts.reading import read_json
+from data_scripts.splitting import untrained_types
+from data_scripts.writing import write_records
 
 from . import AspertConfig, AspertForJointExtraction, ExtractionOptions, Extractor, decoding, thresholds
 from .documents import check_language, split_sentences
@@ -33,6 +36,7 @@ from .record_writer import check_target, json_line
 from .saved_models import load_config, load_saved, refuse_revision_of_folder
 from .scoring import VIEWS, compute_scores, format_scores
 from .streaming import InputRecord, ResumableJsonlWriter, count_records, input_files, read_inputs
+from .voting import VotingExtractor
 
 # what a model's predictions depend on, as files of its folder
 _MODEL_FILES = ("*.safetensors", "*.onnx*", "config.json", "processor_config.json", "tokenizer*.json")
@@ -59,8 +63,18 @@ def _config(args: Namespace) -> AspertConfig:
         return load_config(args.model, args.revision)
 
 
-def load(args: Namespace) -> Extractor:
-    """The model and processor of a folder or Hub name, with the options of the command line."""
+def load(args: Namespace) -> Extractor | VotingExtractor:
+    """The models and processors of folders or Hub names, with the options of the command line."""
+    extractors = [_load(Namespace(**{**vars(args), "model": name})) for name in _models(args)]
+    return VotingExtractor(extractors) if len(extractors) > 1 else extractors[0]
+
+
+def _models(args: Namespace) -> list[str]:
+    """The names of the model and of those that vote with it."""
+    return [args.model, *(getattr(args, "vote", None) or ())]
+
+
+def _load(args: Namespace) -> Extractor:
     refuse_revision_of_folder(args.model, args.revision)
     exported, device = is_export(args.model), _device(args)
     if exported and args.dtype != "float32":
@@ -127,7 +141,9 @@ def _chunks(records: Iterable[InputRecord]) -> Iterator[list[InputRecord]]:
     return chunks(records, length, CHUNK_INPUTS)
 
 
-def _run(extractor: Extractor, chunks: Iterable[list[InputRecord]], as_words: bool) -> Iterator[dict[str, Any]]:
+def _run(
+    extractor: Extractor | VotingExtractor, chunks: Iterable[list[InputRecord]], as_words: bool
+) -> Iterator[dict[str, Any]]:
     """Predicted records in the order of the input: of words where ``as_words``, else of characters."""
     trimmed_at = time.monotonic()
     for chunk in chunks:
@@ -211,13 +227,18 @@ def _check_output(path: str | os.PathLike, directory: bool = False) -> None:
 
 
 def _model_files(args: Namespace) -> list[dict[str, Any]]:
-    """What tells the files of a model that was loaded from others without reading them.
+    """What tells the files of models that were loaded from others without reading them.
 
     Those of a Hub name lie in a folder named by the commit.
     """
-    folder = Path(cached_file(args.model, "config.json", revision=args.revision)).parent
-    files = sorted((file, file.stat()) for pattern in _MODEL_FILES for file in folder.glob(pattern))
-    return [{"path": str(file), "size": stat.st_size, "modified_ns": stat.st_mtime_ns} for file, stat in files]
+    files: list[Path] = []
+    for name in _models(args):
+        folder = Path(cached_file(name, "config.json", revision=args.revision)).parent
+        files += sorted(file for pattern in _MODEL_FILES for file in folder.glob(pattern))
+    stats = [file.stat() for file in files]
+    return [
+        {"path": str(file), "size": stat.st_size, "modified_ns": stat.st_mtime_ns} for file, stat in zip(files, stats)
+    ]
 
 
 def predict(args: Namespace) -> None:
@@ -242,7 +263,7 @@ def predict(args: Namespace) -> None:
         return
     if format == "jsonl":
         settings = {
-            "model": str(args.model),
+            "model": ", ".join(_models(args)),
             "model files": _model_files(args),
             "options": {
                 name: getattr(args, name)
@@ -293,7 +314,7 @@ def _annotated(path: str, config: AspertConfig) -> list[dict[str, Any]]:
     return records
 
 
-def _predicted(extractor: Extractor, gold: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def _predicted(extractor: Extractor | VotingExtractor, gold: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """What a model makes of the sentences of annotated records."""
     sentences = (Sentence(record["tokens"]) for record in gold)
     annotations = tqdm(
@@ -408,6 +429,43 @@ def validate(args: Namespace) -> None:
         print(f"{len(drawn)} records drawn in {args.page}")
     if failed:
         raise ValueError(f"files with errors: {failed} of {len(args.data)}")
+
+
+def split(args: Namespace) -> None:
+    folder = Path(args.output)
+    for name in ("train.json", "dev.json", "test.json", "types.json"):
+        if (folder / name).exists():
+            raise FileExistsError(f"{folder / name} would be overwritten: name another folder, or delete it")
+    _check_output(folder / "train.json")
+    records: list[dict[str, Any]] = []
+    with _all_problems():
+        given = data_scripts.LabelSchema.from_file(args.types) if args.types else None
+        for path in args.data:
+            found = data_scripts.read_records(path)
+            report = data_scripts.validate_records(found, given, path)
+            report.raise_for_errors()
+            for line in folded(report.warnings):
+                print(f"warning: {line}", file=sys.stderr)
+            records += found
+    splits = data_scripts.split_records(records, dev=args.dev, test=args.test, by=args.by, seed=args.seed)
+    for problem in (*data_scripts.shared_sentences(splits), *untrained_types(splits)):
+        print(f"warning: {problem}", file=sys.stderr)
+    schema = given or data_scripts.LabelSchema.from_records(records)
+    if given is None and schema.relation_types:
+        print(
+            "warning: types.json calls no relation symmetric: name a types file that does with --types",
+            file=sys.stderr,
+        )
+    with whole_files(folder) as temporary:
+        for name, part in splits.items():
+            write_records(temporary / f"{name}.json", part)
+        if args.types:
+            shutil.copyfile(args.types, temporary / "types.json")
+        else:
+            schema.to_file(temporary / "types.json")
+    for name, part in splits.items():
+        print(f"{folder / name}.json: {len(part)} of {len(records)} records")
+        _print_counts(part, schema)
 
 
 def convert(args: Namespace) -> None:

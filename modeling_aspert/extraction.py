@@ -67,6 +67,12 @@ def chunks(inputs: Iterable[T], length: Callable[[T], int], most: int) -> Iterat
         yield chunk
 
 
+def refuse_single(inputs: Any) -> None:
+    """Raise TypeError for one text in place of the texts: a loop over it would be one over its letters or keys."""
+    if isinstance(inputs, (str, bytes, Mapping)):
+        raise TypeError(f"the inputs are one {type(inputs).__name__}: give a list of texts, such as [text]")
+
+
 @dataclass
 class ExtractionOptions:
     """How entities and relations are chosen.
@@ -214,9 +220,7 @@ class Extractor:
             TypeError: a single text in place of the texts.
             ValueError: an input of another form, or a given entity whose type or span the model or text does not have.
         """
-        if isinstance(inputs, (str, bytes, Mapping)):
-            # a loop over it would be one over its letters or keys
-            raise TypeError(f"the inputs are one {type(inputs).__name__}: give a list of texts, such as [text]")
+        refuse_single(inputs)
         warned = False
         for chunk in chunks(self._documents(inputs), lambda item: len(item[1].text), CHUNK_INPUTS):
             apart = [number for number, document in chunk if sum(map(bool, document.given)) > 1]

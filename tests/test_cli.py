@@ -13,17 +13,21 @@ import signal
 import subprocess
 import sys
 import time
+from argparse import Namespace
 from collections import Counter
 from pathlib import Path
 
+import pyarrow.parquet
 import pytest
 import transformers
 from safetensors.torch import load_file
 from transformers import FNetConfig
 
 import aspert_cli
+import data_scripts
 from modeling_aspert import AspertConfig, Extractor, commands, extraction
 from modeling_aspert.extraction import Sentence
+from modeling_aspert.voting import vote
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests" / "modeling_aspert"))
@@ -75,7 +79,6 @@ def test_help_is_fast_and_imports_nothing_heavy():
 
 
 def test_choices_are_the_library_s():
-    import data_scripts.converters
     from modeling_aspert import export, streaming
 
     assert tuple(aspert_cli._OUTPUT_FORMATS) == tuple(export.FORMATS)
@@ -929,6 +932,104 @@ def test_convert_by_sentences(tmp_path, capsys):
     assert "--language de is for --split-sentences: add it" in capsys.readouterr().err
     assert aspert_cli.main([*command, "--split-sentences", "--language", "xx"]) == 2
     assert "no sentence rules for language 'xx'" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def voters(tmp_path_factory) -> list[Path]:
+    """Models that agree on some entities only."""
+    folders = [tmp_path_factory.mktemp(f"voter_{seed}") for seed in range(3)]
+    for seed, folder in enumerate(folders):
+        make_model(seed=seed, entity_threshold=0.6).save_pretrained(folder)
+        make_processor().save_pretrained(folder)
+    return folders
+
+
+def test_models_vote(voters, data, tmp_path, capsys):
+    """Predictions, scores and pages are those of the vote; what was written for other models is not continued."""
+    first, *others = (str(folder) for folder in voters)
+    votes = [word for other in others for word in ("--vote", other)]
+    for number, folder in enumerate(voters):
+        assert aspert_cli.main(["predict", str(folder), str(data), "--output", str(tmp_path / f"{number}.jsonl")]) == 0
+    each = [lines(tmp_path / f"{number}.jsonl") for number in range(3)]
+    output, table = tmp_path / "voted.jsonl", tmp_path / "voted.parquet"
+    assert aspert_cli.main(["predict", first, *votes, str(data), "--output", str(output)]) == 0
+    expected = [{**records[0], **vote(records)} for records in zip(*each, strict=True)]
+    assert lines(output) == expected
+    assert lines(output) not in each
+    assert aspert_cli.main(["predict", first, str(data), *votes, "--output", str(table)]) == 0
+    rows = pyarrow.parquet.read_table(table).to_pylist()
+    assert [len(row["entities"]) for row in rows] == [len(record["entities"]) for record in expected]
+    assert aspert_cli.main(["evaluate", first, str(data), *votes, "--output", str(tmp_path / "scores")]) == 0
+    assert [record["entities"] for record in lines(tmp_path / "scores" / "predictions_data.jsonl")] == [
+        record["entities"] for record in expected
+    ]
+    assert (
+        aspert_cli.main(["show", first, "--text", "Ada met Marie.", *votes, "--output", str(tmp_path / "a.html")]) == 0
+    )
+    # what tells whether a stopped run was of the same models
+    files = commands._model_files(Namespace(model=first, vote=others, revision=None))
+    assert {Path(file["path"]).parent for file in files} == set(voters)
+
+
+def test_models_that_vote_have_the_same_labels(folder, data, tmp_path, capsys):
+    make_model(relation_types=["works-for"], symmetric_relations=[]).save_pretrained(tmp_path / "other")
+    make_processor().save_pretrained(tmp_path / "other")
+    message = failed(capsys, "evaluate", folder, data, "--vote", tmp_path / "other")
+    assert "model 1 has the relation_types ['works-for'], and model 0 [" in message
+    message = failed(capsys, "evaluate", folder, data, "--vote", tmp_path / "nothing")
+    assert message == f"error: {tmp_path / 'nothing'}: no such folder"
+
+
+def test_split_writes_a_folder_to_train_on(tmp_path, capsys):
+    """The types file is copied as it is; what the splits lack is said, and nothing is overwritten."""
+    records = [
+        {
+            "tokens": ["Ann", "met", str(number // 2)],
+            "entities": [{"type": "Person", "start": 0, "end": 1}, {"type": "Day", "start": 2, "end": 3}],
+            "relations": [{"type": "On", "head": 0, "tail": 1}] if number < 2 else [],
+            "orig_id": f"text_{number // 2}_{number % 2}",
+        }
+        for number in range(20)
+    ]
+    first, second, types, folder = (tmp_path / name for name in ("a.json", "b.jsonl", "types.json", "new/folder"))
+    first.write_text(json.dumps(records[:10]))
+    second.write_text("".join(json.dumps(record) + "\n" for record in records[10:]))
+    types.write_text('{"entities": {"Day": {}, "Person": {}}, "relations": {"On": {"symmetric": true}}}')
+    command = ["split", str(first), str(second), "--output", str(folder)]
+    assert aspert_cli.main([*command, "--types", str(types), "--dev", "0.2"]) == 0
+    said = capsys.readouterr()
+    assert (folder / "types.json").read_bytes() == types.read_bytes()
+    data = data_scripts.load(folder)
+    assert {name: len(part) for name, part in data.items()} == {"train": 14, "dev": 4, "test": 2}
+    assert sorted(name for part in data.values() for name in part["orig_id"]) == sorted(r["orig_id"] for r in records)
+    assert f"{folder}/dev.json: 4 of 20 records\n  entities: Day 4, Person 4\n  relations: " in said.out
+    assert "10 of 10 sentences stand in the file before" not in said.err and "5 of 10 sentences stand" in said.err
+    assert aspert_cli.main(command) == 2
+    assert f"{folder}/train.json would be overwritten: name another folder" in capsys.readouterr().err
+    # another seed takes the document with the only relations, which train then lacks
+    for seed in range(50):
+        if "On" not in json.dumps(data_scripts.split_records(records, dev=0, test=0.5, seed=seed)["train"]):
+            break
+    command[-1] = str(tmp_path / "other")
+    assert aspert_cli.main([*command, "--dev", "0", "--test", "0.5", "--seed", str(seed)]) == 0
+    said = capsys.readouterr().err
+    assert "warning: test: relations.type = 'On': does not occur in train" in said
+    assert "warning: types.json calls no relation symmetric" in said
+    assert sorted(path.name for path in (tmp_path / "other").iterdir()) == ["test.json", "train.json", "types.json"]
+
+
+def test_split_writes_nothing_where_it_cannot(tmp_path, capsys):
+    path, folder = tmp_path / "a.json", tmp_path / "out"
+    record = {"tokens": ["Ann"], "entities": [{"type": "Person", "start": 0, "end": 1}], "relations": []}
+    for content, options, said in (
+        ([record] * 4, (), "4 records of 1 document cannot be split into 3 parts: add data, or split by sentence"),
+        ([record], ("--dev", "0.6", "--test", "0.4"), "dev = 0.6 and test = 0.4 are not valid"),
+        ([{**record, "tokens": []}], (), "record 0: tokens = []: the sentence is empty"),
+    ):
+        path.write_text(json.dumps(content))
+        assert aspert_cli.main(["split", str(path), "--output", str(folder), *options]) == 2
+        assert said in capsys.readouterr().err
+        assert not folder.exists()
 
 
 def test_validate_draws_what_is_sound(tmp_path, capsys):

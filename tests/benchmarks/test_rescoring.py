@@ -8,10 +8,11 @@ import json
 
 import pytest
 
+import data_scripts
 from benchmarks import rescoring, tables
 from benchmarks.rescoring import RESCORED_FILE, between_right_spans, read_rescored, stale_runs, without_shared
 from benchmarks.results import load_results
-from modeling_aspert.scoring import SCORE_NAMES
+from modeling_aspert.scoring import SCORE_NAMES, compute_scores
 
 
 def record(spans: list[tuple[int, int]], *relations: tuple[str, int, int], kind: str = "Peop") -> dict:
@@ -78,8 +79,6 @@ def keep(folder, name: str, rows: list[dict], level: int = 9, **settings) -> Non
 
 @pytest.fixture
 def gold():
-    import data_scripts
-
     rows = list(data_scripts.load("quickstart")["test"])
     scored = [{**entity, "score": 0.9} for entity in rows[0]["entities"]]
     return [{"entities": scored, "relations": []}, *({"entities": [], "relations": []} for _ in rows[1:])]
@@ -108,8 +107,33 @@ def test_the_file_names_the_predictions_of_each_run(folder):
     assert content["predictions"] == {name: digest for name in "abc"}
     assert ["constraints" in content["runs"][name] for name in "abc"] == [True, True, False]
     # the report is given the scores alone, as `rescored` has them
-    entries = dict((result.content["id"], scores) for result, scores in rescoring.rescored(load_results(folder)))
-    assert read_rescored(folder / RESCORED_FILE, load_results(folder)) == entries
+    runs, votes = rescoring.rescored(load_results(folder))
+    assert read_rescored(folder / RESCORED_FILE, load_results(folder)) == {"runs": runs, "votes": votes}
+
+
+def test_runs_that_differ_in_their_seed_alone_vote(folder, gold, tmp_path):
+    """Two of three runs find all that the third misses; runs with other settings have no vote."""
+    assert json.loads((folder / RESCORED_FILE).read_text(encoding="utf-8"))["votes"] == []
+    nothing = [{"entities": [], "relations": []} for _ in gold]
+    keep(folder, "d", nothing)
+    for name in "efg":
+        keep(folder, name, nothing, learning_rate=1.0)
+    assert rescoring.main(["--results", str(folder)]) == 0
+    first, second = json.loads((folder / RESCORED_FILE).read_text(encoding="utf-8"))["votes"]
+    assert (first["runs"], second["runs"]) == (["a", "b", "d"], ["e", "f", "g"])
+    test = list(data_scripts.load("quickstart")["test"])
+    expected = compute_scores([{**row, "relations": []} for row in gold], test)
+    assert first["scores"] == {name: expected[name] for name in SCORE_NAMES if name.endswith("_f1")}
+    assert first["scores"]["ner_micro_f1"] > 0 and set(second["scores"].values()) == {0}
+    output = tmp_path / "page.md"
+    assert tables.main(["report", "--results", str(folder), "--output", str(output), "--no-plots"]) == 0
+    page = output.with_name("page_all.md").read_text(encoding="utf-8").partition("## Several seeds together")[2]
+    rows = [line for line in page.partition("\n## ")[0].splitlines() if line.startswith("| quickstart")]
+    voted = first["scores"]["ner_micro_f1"]
+    assert [row.split(" | ")[4:6] + row.split(" | ")[8:] for row in rows] == [
+        ["3", "50.00 ± 0.00", f"{voted:.2f}", f"{voted - 50:+.2f} |"],
+        ["3", "50.00 ± 0.00", "0.00", "-50.00 |"],
+    ]
 
 
 def test_predictions_compressed_anew_are_the_same(folder, gold):
@@ -130,6 +154,12 @@ def test_runs_that_the_file_does_not_fit(folder, gold):
         "new": "is not in it",
         "a": "is there no more, or without predictions",
     }
+
+
+def test_a_file_from_before_the_votes_fits_no_run(folder):
+    content = json.loads((folder / RESCORED_FILE).read_text(encoding="utf-8"))
+    del content["votes"]
+    assert stale_runs(content, load_results(folder)) == dict.fromkeys("abc", "was scored by other code")
 
 
 def test_a_file_from_before_it_named_the_predictions_fits_no_run(folder):

@@ -1,0 +1,109 @@
+"""Several models, such as one that was trained with several seeds: what most of them predict."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from .extraction import Extractor, Sentence, refuse_single
+
+
+def vote(records: Sequence[Mapping[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """The entities and relations that more than half of several models predict for a sentence or text.
+
+    Entities go by their spans; a span gets the type that most models give it, of types with as many votes the one with the
+    higher scores. Relations go by their type and the spans of head and tail. Scores are means over all models; a model that
+    does not predict the entity with that type, or the relation, counts as 0.
+
+    Args:
+        records: a record of each model with scores, of words or of characters.
+
+    Returns:
+        "entities" by their spans, with their positions as "id" where they had one, and "relations" by head, tail and type.
+    """
+    spans: dict[tuple[int, int], list[Mapping[str, Any]]] = defaultdict(list)
+    found: dict[tuple[tuple[int, int], tuple[int, int], str], list[Mapping[str, Any]]] = defaultdict(list)
+    for record in records:
+        places = {}
+        for position, entity in enumerate(record["entities"]):
+            places[entity.get("id", position)] = entity["start"], entity["end"]
+            spans[entity["start"], entity["end"]].append(entity)
+        for relation in record["relations"]:
+            found[places[relation["head"]], places[relation["tail"]], relation["type"]].append(relation)
+    entities: list[dict[str, Any]] = []
+    positions = {}
+    for span, votes in sorted(spans.items()):
+        if 2 * len(votes) > len(records):
+            by_type: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
+            for entity in votes:
+                by_type[entity["type"]].append(entity)
+            best = max((same for _, same in sorted(by_type.items())), key=lambda same: (len(same), _total(same)))
+            positions[span] = len(entities)
+            number = {"id": len(entities)} if "id" in best[0] else {}
+            entities.append({**best[0], **number, "score": _total(best) / len(records)})
+    relations = [
+        # who votes for a relation votes for the spans of its entities
+        {**same[0], "head": positions[head], "tail": positions[tail], "score": _total(same) / len(records)}
+        for (head, tail, _), same in sorted(found.items())
+        if 2 * len(same) > len(records)
+    ]
+    return {"entities": entities, "relations": relations}
+
+
+def _total(items: Iterable[Mapping[str, Any]]) -> float:
+    # exact, so that the order of the models does not count
+    return math.fsum(item["score"] for item in items)
+
+
+class VotingExtractor:
+    """Runs several models, and gives what more than half of them predict (see :func:`vote`).
+
+    It takes as many times the time and memory as there are models.
+
+    Args:
+        extractors: two or more, whose models have the same labels. ``model`` is that of the first.
+
+    Raises:
+        ValueError: fewer than two, or labels that differ.
+    """
+
+    def __init__(self, extractors: Sequence[Extractor]) -> None:
+        if len(extractors) < 2:
+            raise ValueError(f"{len(extractors)} extractors cannot vote: give two or more")
+        self.extractors = list(extractors)
+        self.model = extractors[0].model
+        for name in ("entity_types", "relation_types", "symmetric_relations"):
+            labels, *others = (list(getattr(one.model.config, name)) for one in extractors)
+            for number, other in enumerate(others, start=1):
+                if set(other) != set(labels):
+                    raise ValueError(
+                        f"model {number} has the {name} {other}, and model 0 {labels}: models that vote need the same"
+                    )
+
+    def annotate(self, sentences: Iterable[Sentence]) -> Iterator[dict[str, list[dict[str, Any]]]]:
+        """As :meth:`Extractor.annotate`; ValueError for a sentence with given entities, on which there is no vote."""
+
+        def checked(number: int, sentence: Sentence) -> Sentence:
+            if isinstance(sentence, Sentence) and sentence.entities is not None:
+                raise ValueError(f"sentence {number} has given entities: one extractor finds their relations")
+            return sentence
+
+        copies = itertools.tee(map(checked, itertools.count(), sentences), len(self.extractors))
+        for records in zip(*(one.annotate(copy) for one, copy in zip(self.extractors, copies)), strict=True):
+            yield vote(records)
+
+    def extract(self, inputs: Iterable[str | Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+        """As :meth:`Extractor.extract`; ValueError for an input with given entities, on which there is no vote."""
+
+        def checked(number: int, given: str | Mapping[str, Any]) -> str | Mapping[str, Any]:
+            if isinstance(given, Mapping) and given.get("entities") is not None:
+                raise ValueError(f"input {number} has given entities: one extractor finds their relations")
+            return given
+
+        refuse_single(inputs)
+        copies = itertools.tee(map(checked, itertools.count(), inputs), len(self.extractors))
+        for records in zip(*(one.extract(copy) for one, copy in zip(self.extractors, copies)), strict=True):
+            yield {"text": records[0]["text"], **vote(records)}
