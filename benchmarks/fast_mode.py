@@ -174,7 +174,7 @@ _MAKERS: dict[str, Callable[[Any, Any, Path], Any]] = {
 
 def table(content: dict[str, Any]) -> str:
     """Ratios, speeds and F1 as Markdown."""
-    from benchmarks.setting import markdown_table
+    from benchmarks.markdown import markdown_table
 
     fp32 = content["ways"].get("fp32", {}).get("ratio")
     rows = [

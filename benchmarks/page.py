@@ -22,7 +22,7 @@ if __package__ in (None, ""):
     sys.path[0] = str(ROOT)
 
 from benchmarks.fast_mode import table as fast_mode_table  # noqa: E402
-from benchmarks.setting import markdown_table  # noqa: E402
+from benchmarks.markdown import markdown_table  # noqa: E402
 from benchmarks.speed import ratio_table, where_computed  # noqa: E402
 from modeling_aspert.files import write_text  # noqa: E402
 

@@ -14,6 +14,7 @@ import yaml
 
 from benchmarks.comparison import MIN_PAIRS, Row, Table, tables_of
 from benchmarks.experiments import ROOT, Corpus, Experiment, architecture_name, settings_of, slug, switches_of
+from benchmarks.markdown import markdown_table
 from benchmarks.results import LAUNCHED, Result
 from benchmarks.significance import MIN_RESAMPLED, mean_and_std, pairs_needed, std_bounds
 from benchmarks.spert_training import SPERT_SETTINGS
@@ -211,9 +212,8 @@ def _overview(tables: Sequence[Table]) -> str:
         "times out of five, if the differences spread as they do here; in brackets, the range, since so few seeds "
         "hardly tell the spread.",
         "",
-        "| " + " | ".join(columns) + " |",
-        "|" + "---|" * len(columns),
     ]
+    rows = []
     for table in tables:
         entities, relations = table.corpus.headline
         others = [f"{name} {value}" for name, value in _overrides(table).items()]
@@ -225,9 +225,9 @@ def _overview(tables: Sequence[Table]) -> str:
             scores = [entity_scores.get(row.label, ""), _mean(row)]
             compared = [_signed(row.difference), _p(row), _interval(row), _signed(row.paper_difference)]
             compared.append("" if table.folds else _seeds_needed(row))
-            lines.append("| " + " | ".join([*place, row.label, str(row.units), *scores, *compared]) + " |")
+            rows.append([*place, row.label, str(row.units), *scores, *compared])
             place = ["", ""]
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, markdown_table(columns, rows)]) + "\n"
 
 
 def _seeds_needed(row: Row) -> str:
@@ -245,14 +245,15 @@ def _section(table: Table, plot_folder: str | None) -> str:
     has_paper = any(row.paper is not None for row in table.rows)
     columns = ["score", "model", "n", "test", "difference", "p", "95%", "dev", "difference on dev"]
     columns += ["paper", "paper's difference"] if has_paper else []
-    lines += ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
+    rows = []
     previous = None
     for row in table.rows:
         cells = [score_title(row.score) if row.score != previous else "", *_cells(row)]
         previous = row.score
         if has_paper:
             cells += [_number(row.paper), _signed(row.paper_difference)]
-        lines.append("| " + " | ".join(cells) + " |")
+        rows.append(cells)
+    lines.append(markdown_table(columns, rows))
     if table.missing:
         lines += ["", "Not complete: " + "; ".join(table.missing) + "."]
     if table.other_code:
@@ -374,10 +375,8 @@ def _by_model(
     """A section with a row for each model: what was trained, the number of runs, and the cells of their headline scores
     and the runs."""
     columns = ["corpus", "encoder", "model", "other settings", "runs", *columns]
-    lines = [f"## {title}", "", text, "", "| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
-    for place, headline, group in _models(results, corpora):
-        lines.append("| " + " | ".join([*place, str(len(group)), *cells(headline, group)]) + " |")
-    return "\n".join(lines) + "\n"
+    rows = [[*place, str(len(group)), *cells(headline, group)] for place, headline, group in _models(results, corpora)]
+    return f"## {title}\n\n{text}\n\n{markdown_table(columns, rows)}\n"
 
 
 def _models(
@@ -532,8 +531,7 @@ def _spert_section(runs: Sequence[Mapping[str, Any]], results: Iterable[Result],
             "",
         ]
     names = [name for name in SPERT_SETTINGS if name != "seed"]
-    titles = ["code", *names, "seeds", *map(score_title, _SPERT_SCORES)]
-    lines += ["| " + " | ".join(titles).replace("_", " ") + " |", "|" + "---|" * len(titles)]
+    titles = [name.replace("_", " ") for name in ("code", *names, "seeds", *map(score_title, _SPERT_SCORES))]
     # by settings and code: the scores by seed
     groups: dict[tuple[Any, ...], dict[int, Mapping[str, float]]] = {}
     for run in runs:
@@ -543,11 +541,12 @@ def _spert_section(runs: Sequence[Mapping[str, Any]], results: Iterable[Result],
         if settings := _settings_of_spert(result):
             scores = {score: result.score(score) for score in _SPERT_SCORES}
             groups.setdefault((*(settings[name] for name in names), "this"), {})[result.content["seed"]] = scores
+    rows = []
     for (corpus, encoder, *others, code), group in sorted(groups.items()):
         place = [code, corpora[corpus].title if corpus in corpora else corpus, slug(encoder), *map(str, others)]
         means = [_spread([scores[score] for scores in group.values()]) for score in _SPERT_SCORES]
-        lines.append("| " + " | ".join([*place, ", ".join(map(str, sorted(group))), *means]) + " |")
-    return "\n".join(lines) + "\n"
+        rows.append([*place, ", ".join(map(str, sorted(group))), *means])
+    return "\n".join([*lines, markdown_table(titles, rows)]) + "\n"
 
 
 def _settings_of_spert(result: Result) -> dict[str, Any] | None:

@@ -6,7 +6,7 @@ import argparse
 import json
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -177,11 +177,6 @@ class Setting:
 
 def write_result(path: Path, kind: str, content: Mapping[str, Any]) -> None:
     write_text(path, json.dumps({"kind": kind, "format": 1, **content}, indent=1, ensure_ascii=False) + "\n")
-
-
-def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
-    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])
 
 
 def _environment() -> list[str]:

@@ -422,7 +422,7 @@ class Bench:
 
 def ratio_table(content: dict[str, Any]) -> str:
     """The ratios as a Markdown table, a column for each number of threads; in bold those short of their target."""
-    from benchmarks.setting import markdown_table
+    from benchmarks.markdown import markdown_table
 
     columns = list(dict.fromkeys(where_computed(entry) for entry in content["ratios"]))
     rows: dict[tuple[str, str], list[str]] = {}

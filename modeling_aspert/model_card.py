@@ -49,7 +49,7 @@ _NOT_SETTINGS = {"encoder_config", "entity_types", "relation_types", "symmetric_
 # those of the training arguments that can change a result
 TRAINING_SETTINGS = (
     "num_train_epochs max_steps per_device_train_batch_size gradient_accumulation_steps learning_rate "
-    "head_learning_rate rdrop_alpha lr_scheduler_type warmup_steps optim weight_decay adam_beta1 adam_beta2 adam_epsilon "
+    "head_learning_rate lr_scheduler_type warmup_steps optim weight_decay adam_beta1 adam_beta2 adam_epsilon "
     "adam_bias_correction max_grad_norm negative_entity_count negative_relation_count train_sampling_strategy dataloader_drop_last bf16 "
     "fp16 seed data_seed early_stopping_patience metric_for_best_model load_best_model_at_end"
 ).split()

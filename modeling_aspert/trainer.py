@@ -50,7 +50,6 @@ _LEAST = {
     "negative_relation_count": 0,
     "early_stopping_patience": 1,
     "head_learning_rate": 0.0,
-    "rdrop_alpha": 0.0,
 }
 # what the Trainer offers and this one cannot do: the values that there are, and why
 _FIXED = {
@@ -73,9 +72,6 @@ class AspertTrainingArguments(TrainingArguments):
         negative_relation_count: negative pairs drawn a sentence and epoch.
         head_learning_rate: peak learning rate of everything but the encoder. Default: ``learning_rate``.
         adam_bias_correction: False for AdamW as in SpERT's code, whose first steps are larger.
-        rdrop_alpha: weight of R-Drop (Liang et al. 2021, arXiv 2106.14448): each batch passes the model twice, and where the
-            two dropouts make different scores of it, these are drawn together (see :func:`rdrop_loss`). 0 for a single pass,
-            as in the paper.
         early_stopping_patience: evaluations without a better score after which training stops. Default: never.
     """
 
@@ -90,9 +86,6 @@ class AspertTrainingArguments(TrainingArguments):
     )
     adam_bias_correction: bool = field(
         default=True, metadata={"help": "False for AdamW as in SpERT's code, whose first steps are larger."}
-    )
-    rdrop_alpha: float = field(
-        default=0.0, metadata={"help": "Weight of R-Drop, for which each batch passes the model twice; 0 for none."}
     )
     early_stopping_patience: int | None = field(
         default=None, metadata={"help": "Stop after this many evaluations without a better score. Default: never."}
@@ -209,34 +202,6 @@ class AspertTrainingArguments(TrainingArguments):
         """`metric_for_best_model` as `compute_scores` names it, without `eval_` and the name of one of several sets."""
         metric = self.metric_for_best_model
         return next((name for name in SCORE_NAMES if f"_{metric}".endswith(f"_{name}")), metric)
-
-
-def rdrop_loss(
-    span_logits: Tensor, relation_logits: Tensor, span_mask: Tensor, pair_mask: Tensor, num_items: Tensor
-) -> tuple[Tensor, Tensor]:
-    """R-Drop's term of two passes over the same batch: (KL(p || q) + KL(q || p)) / 2 of their probabilities p and q.
-
-    Args:
-        span_logits: [2B, S, T_e + 1], the second pass behind the first, as everything here.
-        relation_logits: [2B, P, outputs].
-        span_mask, pair_mask: bool [2B, S] and [2B, P].
-        num_items: spans and pairs of both passes, over which the means are taken.
-
-    Returns:
-        Two scalars: over the types of a span, averaged over spans; over the yes and no of a relation type, averaged over the
-        outputs, then over pairs.
-    """
-    # KL(p || q) + KL(q || p) is the sum of (p - q) (log p - log q); of a yes and no it is (p - q) (logit p - logit q)
-    p, q = span_logits.float().log_softmax(-1).chunk(2)
-    spans = ((p.exp() - q.exp()) * (p - q)).sum(-1) / 2
-    p, q = relation_logits.float().chunk(2)
-    pairs = ((p.sigmoid() - q.sigmoid()) * (p - q)).sum(-1) / 2
-    spans, pairs = (
-        values.masked_fill(~mask.bool().chunk(2)[0], 0.0).sum()
-        for values, mask in ((spans, span_mask), (pairs, pair_mask))
-    )
-    num_spans, num_pairs = (num_items.to(spans.device) / 2).clamp(min=1).unbind()
-    return spans / num_spans, pairs / (num_pairs * max(relation_logits.shape[-1], 1))
 
 
 class AspertTrainer(Trainer):
@@ -445,24 +410,14 @@ class AspertTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | None = None,
     ) -> Tensor | tuple[Tensor, AspertOutput]:
-        """lambda * L^s + L^r (Eq. 10); with ``rdrop_alpha``, their means over two passes, and alpha / 2 times the
-        :func:`rdrop_loss` between these: half of the loss of R-Drop's paper, to keep the scale.
+        """lambda * L^s + L^r (Eq. 10).
 
         Raises:
             FloatingPointError: the loss is not finite; names the records of the batch.
         """
         index = inputs.pop("index", None)
-        alpha = self.args.rdrop_alpha
-        if alpha:
-            inputs = {name: torch.cat([values, values]) for name, values in inputs.items()}
-            num_items_in_batch = None if num_items_in_batch is None else 2 * num_items_in_batch
         outputs = model(**inputs, num_items_in_batch=num_items_in_batch, return_dict=True)
         loss = outputs["loss"]
-        if alpha:
-            masks = inputs["span_mask"], inputs["pair_mask"]
-            counts = torch.stack([mask.sum() for mask in masks]) if num_items_in_batch is None else num_items_in_batch
-            span_loss, relation_loss = rdrop_loss(outputs["span_logits"], outputs["relation_logits"], *masks, counts)
-            loss = loss + alpha / 2 * (self.model.config.span_loss_weight * span_loss + relation_loss)
         if not torch.isfinite(loss):
             records = index.tolist() if index is not None else "unknown"
             raise FloatingPointError(

@@ -26,7 +26,6 @@ from modeling_aspert import (
     JointExtractionDataset,
 )
 from modeling_aspert.dataset import EpochSampler
-from modeling_aspert.trainer import rdrop_loss
 from tests.training_corpus import empty_record, make_encoder, make_records
 from tests.training_steps import LABELS, NO_DROPOUT, evaluate, make_trainer, save_evaluation, save_steps, take_steps
 from tests.training_worker import run_together
@@ -181,95 +180,6 @@ def test_two_processes_equal_one_in_the_last_partial_batch(encoder: Path, tmp_pa
     records = make_records(13, 5)
     whole = take_steps(encoder, tmp_path, records, **EIGHT)
     assert_same_steps(steps_of_two_processes(tmp_path, encoder, tmp_path, records, **FOUR), whole)
-
-
-def reference_rdrop_loss(seen: list[tuple[dict[str, torch.Tensor], Any]], alpha: float, weight: float) -> float:
-    """R-Drop over an effective batch by loops, from what went into the model and came out of it."""
-
-    def divergence(p: list[float], q: list[float]) -> float:
-        return sum(a * math.log(a / b) + b * math.log(b / a) for a, b in zip(p, q, strict=True)) / 2
-
-    means = []
-    for logits, mask, to_losses in (
-        ("span_logits", "span_mask", lambda p, q: divergence(softmax(p), softmax(q))),
-        ("relation_logits", "pair_mask", lambda p, q: sum(map(divergence, map(yes_no, p), map(yes_no, q))) / len(p)),
-    ):
-        values = [
-            to_losses(*(output[logits][half * size + row, item].double().tolist() for half in (0, 1)))
-            for inputs, output in seen
-            for size in [len(inputs[mask]) // 2]
-            for row in range(size)
-            for item in range(inputs[mask].shape[1])
-            if inputs[mask][row, item]
-        ]
-        means.append(sum(values) / len(values) if values else 0.0)
-    return alpha / 2 * (weight * means[0] + means[1])
-
-
-def softmax(logits: list[float]) -> list[float]:
-    scores = [math.exp(value) for value in logits]
-    return [score / sum(scores) for score in scores]
-
-
-def yes_no(logit: float) -> list[float]:
-    return [1 / (1 + math.exp(-logit)), 1 / (1 + math.exp(logit))]
-
-
-@pytest.mark.parametrize("fields", [{}, {"span_loss_weight": 0.25, "relation_none_class": True}])
-def test_rdrop_is_its_definition_over_the_effective_batch(
-    encoder: Path, records: list[dict[str, Any]], tmp_path: Path, fields: dict[str, Any]
-) -> None:
-    dropout = {"classifier_dropout": 0.3, "mlp_dropout": 0.3}
-    losses, seen = [], []
-    for alpha in (0.0, 3.0):
-        trainer = make_trainer(
-            encoder, tmp_path, records, {**dropout, **fields}, rdrop_alpha=alpha, num_train_epochs=1, learning_rate=0.0,
-            **FOUR_TWICE,
-        )  # fmt: skip
-        with torch.no_grad():
-            # scores that depend on the dropout
-            for part in (trainer.model.span_classifier, trainer.model.relation_classifier):
-                for weights in part.parameters():
-                    weights.mul_(20)
-        seen.clear()
-        trainer.model.register_forward_hook(
-            lambda _, __, inputs, output: seen.append((inputs, output)), with_kwargs=True
-        )
-        trainer.train()
-        losses.append([entry["loss"] for entry in trainer.state.log_history if "loss" in entry])
-    weight = fields.get("span_loss_weight", 1.0)
-    for step, loss in enumerate(losses[1]):
-        passes = seen[2 * step : 2 * step + 2]
-        # the loss of the model, over both passes, is the sum of the parts of its micro-batches
-        drawn = reference_rdrop_loss(passes, 3.0, weight)
-        assert loss == pytest.approx(sum(output.loss.item() for _, output in passes) + drawn, rel=1e-5)
-        assert 0.001 < drawn and loss - drawn == pytest.approx(losses[0][step], rel=0.3)
-    for inputs, _ in seen:
-        assert all(
-            torch.equal(*values.chunk(2))
-            for name, values in inputs.items()
-            if name != "num_items_in_batch" and torch.is_tensor(values)
-        )
-
-
-def test_rdrop_without_dropout_changes_nothing(encoder: Path, records: list[dict[str, Any]], tmp_path: Path) -> None:
-    whole = take_steps(encoder, tmp_path, records, **EIGHT)
-    assert_same_steps(take_steps(encoder, tmp_path, records, rdrop_alpha=4.0, **FOUR_TWICE), whole)
-    together = steps_of_two_processes(tmp_path, encoder, tmp_path, records, rdrop_alpha=4.0, **FOUR)
-    assert_same_steps(together, whole)
-
-
-def test_rdrop_leaves_out_what_is_masked() -> None:
-    span_logits, relation_logits = torch.randn(2, 3, 4), torch.randn(2, 2, 2)
-    span_logits[:, 2], relation_logits[:, 1] = math.nan, math.nan
-    span_logits.requires_grad_()
-    masks = torch.tensor([[True, True, False]] * 2), torch.tensor([[True, False]] * 2)
-    counts = torch.tensor([4, 2])
-    losses = rdrop_loss(span_logits, relation_logits, *masks, counts)
-    expected = rdrop_loss(span_logits[:, :2], relation_logits[:, :1], masks[0][:, :2], masks[1][:, :1], counts)
-    assert losses == expected and all(loss > 0 for loss in losses)
-    nothing = rdrop_loss(torch.zeros(2, 0, 3), torch.zeros(2, 0, 2), torch.zeros(2, 0), torch.zeros(2, 0), 0 * counts)
-    assert nothing == (0, 0)
 
 
 def test_gradient_checkpointing_changes_nothing(encoder: Path, records: list[dict[str, Any]], tmp_path: Path) -> None:
@@ -492,7 +402,6 @@ def test_learning_rate_warms_up_and_decays(encoder: Path, tmp_path: Path) -> Non
     ("fields", "message"),
     [
         ({"negative_relation_count": -2}, "negative_relation_count = -2"),
-        ({"rdrop_alpha": -0.5}, "rdrop_alpha = -0.5 is not valid: it must be >= 0"),
         ({"eval_do_concat_batches": False}, "eval_do_concat_batches = False is not valid: scores .*; leave it out"),
         ({"batch_eval_metrics": True}, "batch_eval_metrics = True is not valid: scores .*; leave it out"),
         ({"greater_is_better": False}, "greater_is_better = False is not valid: of every score .*; leave it out"),
