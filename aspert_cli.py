@@ -12,6 +12,7 @@ import sys
 # what stands in modeling_aspert and data_scripts too, which must not be imported for --help; a test compares them
 _INPUT_FORMATS = ("text", "jsonl", "json", "csv", "tsv", "parquet")
 _OUTPUT_FORMATS = ("jsonl", "json", "parquet", "csv", "brat", "spacy", "ntriples", "graphml", "neo4j")
+_SPLIT_UNITS = ("document", "sentence")
 _CONVERT_FORMATS = ("brat", "doccano", "label-studio", "aspert", "dygie", "drug-ae", "corp")
 
 
@@ -55,7 +56,7 @@ def build_parser() -> argparse.ArgumentParser:
     model.add_argument("model", metavar="MODEL", help="a folder with a saved model, or a Hub name")
     options = argparse.ArgumentParser(add_help=False, parents=[model])
     group = options.add_argument_group("model options")
-    group.add_argument("--revision", help="branch, tag or commit of a Hub name")
+    group.add_argument("--revision", help="branch, tag or commit of a Hub name (of MODEL, not of --vote)")
     group.add_argument("--device", help="cpu, cuda, cuda:1, mps ... (default: a GPU if there is one)")
     group.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32")
     group.add_argument("--batch-size", type=int, default=16, help="sentences a forward pass (default: 16)")
@@ -87,7 +88,7 @@ def build_parser() -> argparse.ArgumentParser:
         action="append",
         metavar="MODEL",
         help="another model, such as one trained with another seed; may be repeated: what more than half of all models "
-        "predict is taken",
+        "predict is taken (of two, what both predict)",
     )
 
     texts = argparse.ArgumentParser(add_help=False)
@@ -151,15 +152,27 @@ def build_parser() -> argparse.ArgumentParser:
         description="Writes train.json, dev.json, test.json and types.json into a folder, for train.py. A document is in one "
         "of them as a whole. The same data give the same splits, whatever their order.",
     )
-    split.add_argument("data", nargs="+", metavar="DATA", help="JSON or JSONL in SpERT's format")
+    split.add_argument("data", metavar="DATA.json", help="JSON or JSONL in SpERT's format")
     split.add_argument("--output", required=True, metavar="DIR")
-    split.add_argument("--dev", type=float, default=0.1, metavar="SHARE", help="share of the records (default: 0.1)")
-    split.add_argument("--test", type=float, default=0.1, metavar="SHARE", help="share of the records (default: 0.1)")
+    split.add_argument(
+        "--dev",
+        type=float,
+        default=0.1,
+        metavar="SHARE",
+        help="share of the records, 0 for no dev.json (default: 0.1)",
+    )
+    split.add_argument(
+        "--test",
+        type=float,
+        default=0.1,
+        metavar="SHARE",
+        help="share of the records, 0 for no test.json (default: 0.1)",
+    )
     split.add_argument(
         "--by",
-        choices=("document", "sentence"),
+        choices=_SPLIT_UNITS,
         default="document",
-        help="what is kept together: records whose orig_id differs only in the number after its last _, or records with "
+        help="what is kept together: records whose orig_id is the same up to the number after its last _, or records with "
         "the same words (default: document)",
     )
     split.add_argument("--seed", type=int, default=0, help="another one gives other splits (default: 0)")

@@ -32,7 +32,7 @@ if __package__ in (None, ""):
     sys.path[0] = str(ROOT)
 
 from benchmarks.experiments import with_data_dir  # noqa: E402
-from benchmarks.results import Result, load_results  # noqa: E402
+from benchmarks.results import Result, launched_in, load_results  # noqa: E402
 from modeling_aspert.files import write_text  # noqa: E402
 
 KIND = "predictions scored again"
@@ -154,23 +154,19 @@ def rescored(
                 )
                 scores["constraints"][name] = _f1(found)
         runs[result.content["id"]] = scores
-        voters[(*place, *_all_but_seed(result))][result.content["id"]] = records
+        settings = result.content["settings"]
+        alike = json.dumps({**settings, **launched_in(result.content, settings)}, sort_keys=True)
+        voters[result.content["corpus"], place, alike][result.content["id"]] = records
     votes = []
-    for (*place, _, _), predictions in voters.items():
+    for (_, place, _), predictions in voters.items():
         if len(predictions) < VOTERS:
             continue
-        schema, _, gold, _ = corpora[tuple(place)]
+        schema, _, gold, _ = corpora[place]
         # predictions are in order: of a symmetric relation, the head is the entity that comes first
         found = [vote(records) for records in zip(*predictions.values(), strict=True)]
         scores = compute_scores(found, gold, symmetric_relations=schema.symmetric_relations)
         votes.append({"runs": sorted(predictions), "scores": _f1(scores)})
     return runs, votes
-
-
-def _all_but_seed(result: Result) -> tuple[str, str]:
-    """What was trained, and on which processes and in which precision."""
-    settings = result.content["settings"]
-    return json.dumps(settings, sort_keys=True), json.dumps(result.training(), sort_keys=True)
 
 
 def between_right_spans(
@@ -248,7 +244,7 @@ def stale_runs(content: Mapping[str, Any], results: Sequence[Result]) -> dict[st
             stale[name] = "is not in it"
         elif hashes.get(name) != predictions_hash(result):
             stale[name] = "was not scored from the predictions that are there now"
-        elif ("constraints" in runs[name]) != is_free(result) or "votes" not in content:
+        elif ("constraints" in runs[name]) != is_free(result):
             stale[name] = "was scored by other code"
     return stale | {name: "is there no more, or without predictions" for name in runs if name not in kept}
 
@@ -269,8 +265,8 @@ def read_rescored(file: Path, results: Sequence[Result] | None = None) -> dict[s
     mend = f"run `python benchmarks/rescoring.py{where}`"
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-        if not isinstance(content, dict) or content.get("kind") != KIND:
-            raise ValueError(f"it holds no {KIND}")
+        if not isinstance(content, dict) or content.get("kind") != KIND or "votes" not in content:
+            raise ValueError(f"it holds no {KIND}, or those of other code")
     except (OSError, ValueError) as error:
         raise ValueError(f"{file} cannot be read: {error}; {mend}") from None
     if results is not None and (stale := stale_runs(content, results)):

@@ -18,13 +18,14 @@ def split_records(
 ) -> dict[str, list[Any]]:
     """Split records into "train", "dev" and "test", where a document is in one of them as a whole.
 
-    Names and seed decide which documents are test and dev, whatever the order of the records, which stays.
+    The names of the documents and the seed decide; the order of the records does not. Each split keeps that order.
 
     Args:
         records: sound records (see `validate_records`).
         dev, test: about what share of the records each gets, from 0 (no such split) to below 1; train gets the rest.
-        by: what is kept together: "document", records whose orig_id differs only in the number after its last `_` (as
-            `convert` writes it), or "sentence", records with the same words, as are those that no document joins.
+        by: what is kept together: "document", records whose orig_id is the same string up to the number after its last `_`
+            (as `convert` writes it for texts and DyGIE), or "sentence", records with the same words. Records that are of no
+            such document go by their words.
         seed: another one gives other splits.
 
     Raises:
@@ -37,9 +38,11 @@ def split_records(
     groups = _groups(records, by)
     shares = {name: share for name, share in (("test", test), ("dev", dev)) if share}
     if len(groups) <= len(shares):
+        sentences = len(_groups(records, "sentence"))
+        mend = "split by sentence, or add data" if sentences > len(shares) else "add data"
         raise ValueError(
             f"{len(records)} records of {len(groups)} {by}{'' if len(groups) == 1 else 's'} cannot be split into "
-            f"{len(shares) + 1} parts: add data" + (", or split by sentence" if by == "document" else "")
+            f"{len(shares) + 1} parts: {mend}"
         )
     waiting = sorted(groups, key=lambda name: hashlib.sha256(f"{seed} {name}".encode()).digest())
     splits = {}
@@ -61,7 +64,7 @@ def split_records(
 
 
 def untrained_types(splits: Mapping[str, Iterable[Mapping[str, Any]]]) -> tuple[Problem, ...]:
-    """Warnings of types that occur in a split, and not in "train": they cannot be learnt."""
+    """Warnings of types that occur in a split, and not in the first one, which is trained on: they cannot be learnt."""
     types = {
         name: {
             (kind, item["type"]): None
@@ -71,23 +74,24 @@ def untrained_types(splits: Mapping[str, Iterable[Mapping[str, Any]]]) -> tuple[
         }
         for name, records in splits.items()
     }
+    train, *others = types
     return tuple(
         Problem(
             file=name,
             field=f"{kind}.type",
             value=type_name,
-            problem="does not occur in train, and cannot be learnt",
+            problem=f"does not occur in {train}, and cannot be learnt",
             mend="annotate more of it, or take another seed",
         )
-        for name, found in types.items()
-        for kind, type_name in found
-        if (kind, type_name) not in types["train"]
+        for name in others
+        for kind, type_name in types[name]
+        if (kind, type_name) not in types[train]
     )
 
 
 def _groups(records: Sequence[Mapping[str, Any]], by: str) -> dict[str, list[int]]:
     """Return the numbers of the records that are kept together, by a name that does not depend on their order."""
-    documents = [None if record.get("orig_id") is None else _document(record["orig_id"]) for record in records]
+    documents = [_document(record.get("orig_id")) for record in records]
     sizes = Counter(documents)
     groups: dict[str, list[int]] = defaultdict(list)
     for number, (record, document) in enumerate(zip(records, documents)):
@@ -96,5 +100,5 @@ def _groups(records: Sequence[Mapping[str, Any]], by: str) -> dict[str, list[int
     return groups
 
 
-def _document(orig_id: str | int) -> str:
-    return re.sub(r"_\d+$", "", str(orig_id))
+def _document(orig_id: str | int | None) -> str | None:
+    return re.sub(r"_\d+$", "", orig_id) if isinstance(orig_id, str) else None

@@ -64,14 +64,25 @@ def _config(args: Namespace) -> AspertConfig:
 
 
 def load(args: Namespace) -> Extractor | VotingExtractor:
-    """The models and processors of folders or Hub names, with the options of the command line."""
-    extractors = [_load(Namespace(**{**vars(args), "model": name})) for name in _models(args)]
+    """The model and processor of a folder or Hub name, and of those that vote with it, with the options of the command
+    line."""
+    extractors = [_load(args), *map(_load, _voters(args))]
     return VotingExtractor(extractors) if len(extractors) > 1 else extractors[0]
 
 
-def _models(args: Namespace) -> list[str]:
-    """The names of the model and of those that vote with it."""
-    return [args.model, *(getattr(args, "vote", None) or ())]
+def _voters(args: Namespace) -> list[Namespace]:
+    """The command line for each of the models that vote with the first, whose revision is not theirs.
+
+    Raises:
+        ValueError: a model that is named twice, whose vote would count twice.
+    """
+    names = getattr(args, "vote", None) or []
+    seen = {os.path.realpath(args.model)}
+    for name in names:
+        if os.path.realpath(name) in seen:
+            raise ValueError(f"--vote {name}: it is among the models already, leave it out")
+        seen.add(os.path.realpath(name))
+    return [Namespace(**{**vars(args), "model": name, "revision": None}) for name in names]
 
 
 def _load(args: Namespace) -> Extractor:
@@ -232,8 +243,8 @@ def _model_files(args: Namespace) -> list[dict[str, Any]]:
     Those of a Hub name lie in a folder named by the commit.
     """
     files: list[Path] = []
-    for name in _models(args):
-        folder = Path(cached_file(name, "config.json", revision=args.revision)).parent
+    for one in (args, *_voters(args)):
+        folder = Path(cached_file(one.model, "config.json", revision=one.revision)).parent
         files += sorted(file for pattern in _MODEL_FILES for file in folder.glob(pattern))
     stats = [file.stat() for file in files]
     return [
@@ -263,13 +274,13 @@ def predict(args: Namespace) -> None:
         return
     if format == "jsonl":
         settings = {
-            "model": ", ".join(_models(args)),
+            "model": str(args.model),
             "model files": _model_files(args),
             "options": {
                 name: getattr(args, name)
                 for name in (
                     "revision", "dtype", "relation_threshold", "entity_threshold", "entity_overlap", "batch_size", "stride",
-                    "word_splitter", "language", "no_sentence_splitting", "column", "input_format", "text",
+                    "word_splitter", "language", "no_sentence_splitting", "column", "input_format", "text", "vote",
                 )
             },
         }  # fmt: skip
@@ -325,6 +336,11 @@ def _predicted(extractor: Extractor | VotingExtractor, gold: Sequence[Mapping[st
 
 def evaluate(args: Namespace) -> None:
     if args.output is not None:
+        if args.vote and (Path(args.output) / "config.json").exists():
+            # `info` and the card would take them for this model's
+            raise ValueError(
+                f"--output {args.output} holds a model, and the scores are those of a vote: name another folder"
+            )
         _check_output(Path(args.output) / "scores.json")
     config = _config(args)
     gold = _annotated(args.data, config)
@@ -433,38 +449,53 @@ def validate(args: Namespace) -> None:
 
 def split(args: Namespace) -> None:
     folder = Path(args.output)
-    for name in ("train.json", "dev.json", "test.json", "types.json"):
-        if (folder / name).exists():
-            raise FileExistsError(f"{folder / name} would be overwritten: name another folder, or delete it")
-    _check_output(folder / "train.json")
-    records: list[dict[str, Any]] = []
+    shares = {"train": 1 - args.dev - args.test, "dev": args.dev, "test": args.test}
+    files = {name: folder / f"{name}.json" for name, share in shares.items() if share or name == "train"}
+    types_file = folder / "types.json"
+    keep_types = args.types is not None and os.path.realpath(args.types) == os.path.realpath(types_file)
+    for file in (*files.values(), *(() if keep_types else (types_file,))):
+        if file.exists():
+            raise FileExistsError(f"{file} is there already, and would be overwritten: name another folder")
+    _check_output(files["train"])
     with _all_problems():
-        given = data_scripts.LabelSchema.from_file(args.types) if args.types else None
-        for path in args.data:
-            found = data_scripts.read_records(path)
-            report = data_scripts.validate_records(found, given, path)
-            report.raise_for_errors()
-            for line in folded(report.warnings):
-                print(f"warning: {line}", file=sys.stderr)
-            records += found
-    splits = data_scripts.split_records(records, dev=args.dev, test=args.test, by=args.by, seed=args.seed)
-    for problem in (*data_scripts.shared_sentences(splits), *untrained_types(splits)):
-        print(f"warning: {problem}", file=sys.stderr)
-    schema = given or data_scripts.LabelSchema.from_records(records)
-    if given is None and schema.relation_types:
+        schema = data_scripts.LabelSchema.from_file(args.types) if args.types else None
+        records = data_scripts.read_records(args.data)
+        report = data_scripts.validate_records(records, schema, args.data)
+        report.raise_for_errors()
+    if schema is None:
+        schema = data_scripts.LabelSchema.from_records(records)
+        if not schema.entity_types:
+            raise ValueError(
+                f"{args.data}: no entities, and so no types: annotate some, or name a types file (--types)"
+            )
+    try:
+        splits = data_scripts.split_records(records, dev=args.dev, test=args.test, by=args.by, seed=args.seed)
+    except ValueError as error:
+        raise ValueError(f"{args.data}: {error}") from None
+    named = {str(files[name]): part for name, part in splits.items()}
+    for line in (*folded(report.warnings), *data_scripts.shared_sentences(named), *untrained_types(named)):
+        print(f"warning: {line}", file=sys.stderr)
+    for name, part in splits.items():
+        share = len(part) / len(records)
+        if name != "train" and abs(share - shares[name]) > shares[name] / 2:
+            print(
+                f"warning: {files[name]}: {share:.0%} of the records, not {shares[name]:.0%}: the documents are large; "
+                f"{'add data' if args.by == 'sentence' else 'split by sentence, or add data'}",
+                file=sys.stderr,
+            )
+    if args.types is None and schema.relation_types:
         print(
-            "warning: types.json calls no relation symmetric: name a types file that does with --types",
-            file=sys.stderr,
+            f"warning: {types_file}: no relation is symmetric; name a types file that says which are", file=sys.stderr
         )
     with whole_files(folder) as temporary:
         for name, part in splits.items():
-            write_records(temporary / f"{name}.json", part)
-        if args.types:
-            shutil.copyfile(args.types, temporary / "types.json")
-        else:
-            schema.to_file(temporary / "types.json")
+            write_records(temporary / files[name].name, part)
+        if args.types is None:
+            schema.to_file(temporary / types_file.name)
+        elif not keep_types:
+            shutil.copyfile(args.types, temporary / types_file.name)
     for name, part in splits.items():
-        print(f"{folder / name}.json: {len(part)} of {len(records)} records")
+        print(f"{files[name]}: {len(part)} of {len(records)} records")
         _print_counts(part, schema)
 
 

@@ -5,18 +5,21 @@ from __future__ import annotations
 import itertools
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 from .extraction import Extractor, Sentence, refuse_single
+
+_T = TypeVar("_T")
 
 
 def vote(records: Sequence[Mapping[str, Any]]) -> dict[str, list[dict[str, Any]]]:
     """The entities and relations that more than half of several models predict for a sentence or text.
 
     Entities go by their spans; a span gets the type that most models give it, of types with as many votes the one with the
-    higher scores. Relations go by their type and the spans of head and tail. Scores are means over all models; a model that
-    does not predict the entity with that type, or the relation, counts as 0.
+    higher scores (then the first by name). Relations go by their type and the spans of head and tail, and so the vote may
+    join types that no model's ``relation_type_constraints`` join. Scores are means over all models; a model that does not
+    predict the entity with that type, or the relation, counts as 0.
 
     Args:
         records: a record of each model with scores, of words or of characters.
@@ -64,7 +67,10 @@ class VotingExtractor:
     It takes as many times the time and memory as there are models.
 
     Args:
-        extractors: two or more, whose models have the same labels. ``model`` is that of the first.
+        extractors: two or more, whose models have the same labels; of two, what both predict is taken.
+
+    Attributes:
+        model: that of the first.
 
     Raises:
         ValueError: fewer than two, or labels that differ.
@@ -72,38 +78,43 @@ class VotingExtractor:
 
     def __init__(self, extractors: Sequence[Extractor]) -> None:
         if len(extractors) < 2:
-            raise ValueError(f"{len(extractors)} extractors cannot vote: give two or more")
+            raise ValueError(f"the vote needs two extractors or more, not {len(extractors)}")
         self.extractors = list(extractors)
         self.model = extractors[0].model
-        for name in ("entity_types", "relation_types", "symmetric_relations"):
-            labels, *others = (list(getattr(one.model.config, name)) for one in extractors)
+        for field in ("entity_types", "relation_types", "symmetric_relations"):
+            labels, *others = (getattr(one.model.config, field) for one in extractors)
             for number, other in enumerate(others, start=1):
                 if set(other) != set(labels):
+                    name = extractors[number].model.config.name_or_path or f"extractor {number}"
                     raise ValueError(
-                        f"model {number} has the {name} {other}, and model 0 {labels}: models that vote need the same"
+                        f"{name} has the {field} {list(other)}, and the first of the models that vote {list(labels)}: leave it "
+                        "out, or train it with the same"
                     )
 
     def annotate(self, sentences: Iterable[Sentence]) -> Iterator[dict[str, list[dict[str, Any]]]]:
         """As :meth:`Extractor.annotate`; ValueError for a sentence with given entities, on which there is no vote."""
-
-        def checked(number: int, sentence: Sentence) -> Sentence:
-            if isinstance(sentence, Sentence) and sentence.entities is not None:
-                raise ValueError(f"sentence {number} has given entities: one extractor finds their relations")
-            return sentence
-
-        copies = itertools.tee(map(checked, itertools.count(), sentences), len(self.extractors))
-        for records in zip(*(one.annotate(copy) for one, copy in zip(self.extractors, copies)), strict=True):
+        for records in self._together(Extractor.annotate, sentences, "sentence"):
             yield vote(records)
 
     def extract(self, inputs: Iterable[str | Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
         """As :meth:`Extractor.extract`; ValueError for an input with given entities, on which there is no vote."""
+        refuse_single(inputs)
+        for records in self._together(Extractor.extract, inputs, "input"):
+            yield {"text": records[0]["text"], **vote(records)}
 
-        def checked(number: int, given: str | Mapping[str, Any]) -> str | Mapping[str, Any]:
-            if isinstance(given, Mapping) and given.get("entities") is not None:
-                raise ValueError(f"input {number} has given entities: one extractor finds their relations")
+    def _together(
+        self, run: Callable[..., Iterator[_T]], inputs: Iterable[Any], kind: str
+    ) -> Iterator[tuple[_T, ...]]:
+        """What each model makes of each input, of which none may have given entities."""
+
+        def checked(number: int, given: Any) -> Any:
+            # what is neither is for the extractors to refuse
+            entities = given.get("entities") if isinstance(given, Mapping) else getattr(given, "entities", None)
+            if entities is not None:
+                raise ValueError(
+                    f"{kind} {number} has given entities, on which there is no vote: leave them out, or use one Extractor"
+                )
             return given
 
-        refuse_single(inputs)
         copies = itertools.tee(map(checked, itertools.count(), inputs), len(self.extractors))
-        for records in zip(*(one.extract(copy) for one, copy in zip(self.extractors, copies)), strict=True):
-            yield {"text": records[0]["text"], **vote(records)}
+        return zip(*map(run, self.extractors, copies), strict=True)

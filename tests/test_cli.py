@@ -13,7 +13,6 @@ import signal
 import subprocess
 import sys
 import time
-from argparse import Namespace
 from collections import Counter
 from pathlib import Path
 
@@ -25,8 +24,10 @@ from transformers import FNetConfig
 
 import aspert_cli
 import data_scripts
+from data_scripts.splitting import UNITS
 from modeling_aspert import AspertConfig, Extractor, commands, extraction
 from modeling_aspert.extraction import Sentence
+from modeling_aspert.visualization import visualize
 from modeling_aspert.voting import vote
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -74,7 +75,7 @@ def test_help_is_fast_and_imports_nothing_heavy():
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
     assert time.perf_counter() - started < 5  # a loaded machine; benchmarks/speed.py measures
-    for command in ("predict", "evaluate", "convert", "validate", "show", "info", "import-spert", "demo"):
+    for command in ("predict", "evaluate", "convert", "split", "validate", "show", "info", "import-spert", "demo"):
         assert command in aspert_cli.build_parser().format_help()
 
 
@@ -84,6 +85,7 @@ def test_choices_are_the_library_s():
     assert tuple(aspert_cli._OUTPUT_FORMATS) == tuple(export.FORMATS)
     assert tuple(aspert_cli._INPUT_FORMATS) == tuple(streaming.INPUT_FORMATS)
     assert set(aspert_cli._CONVERT_FORMATS) == set(data_scripts.converters.FORMATS)
+    assert tuple(aspert_cli._SPLIT_UNITS) == tuple(UNITS)
 
 
 def test_no_command_prints_help(capsys):
@@ -945,13 +947,13 @@ def voters(tmp_path_factory) -> list[Path]:
 
 
 def test_models_vote(voters, data, tmp_path, capsys):
-    """Predictions, scores and pages are those of the vote; what was written for other models is not continued."""
+    """Predictions, scores and pages are those of the vote."""
     first, *others = (str(folder) for folder in voters)
     votes = [word for other in others for word in ("--vote", other)]
     for number, folder in enumerate(voters):
         assert aspert_cli.main(["predict", str(folder), str(data), "--output", str(tmp_path / f"{number}.jsonl")]) == 0
     each = [lines(tmp_path / f"{number}.jsonl") for number in range(3)]
-    output, table = tmp_path / "voted.jsonl", tmp_path / "voted.parquet"
+    output, table, page = (tmp_path / name for name in ("voted.jsonl", "voted.parquet", "voted.html"))
     assert aspert_cli.main(["predict", first, *votes, str(data), "--output", str(output)]) == 0
     expected = [{**records[0], **vote(records)} for records in zip(*each, strict=True)]
     assert lines(output) == expected
@@ -963,21 +965,49 @@ def test_models_vote(voters, data, tmp_path, capsys):
     assert [record["entities"] for record in lines(tmp_path / "scores" / "predictions_data.jsonl")] == [
         record["entities"] for record in expected
     ]
-    assert (
-        aspert_cli.main(["show", first, "--text", "Ada met Marie.", *votes, "--output", str(tmp_path / "a.html")]) == 0
-    )
-    # what tells whether a stopped run was of the same models
-    files = commands._model_files(Namespace(model=first, vote=others, revision=None))
-    assert {Path(file["path"]).parent for file in files} == set(voters)
+    assert aspert_cli.main(["show", first, str(data), *votes, "--output", str(page)]) == 0
+    loaded = commands.load(aspert_cli.build_parser().parse_args(["show", first, *votes, "--output", str(page)]))
+    found = loaded.extract({"tokens": record["tokens"]} for record in expected)
+    drawn = [{"id": record["orig_id"], **one} for record, one in zip(expected, found, strict=True)]
+    symmetric = loaded.model.config.symmetric_relations
+    assert page.read_text(encoding="utf-8") == visualize(drawn, symmetric_relations=symmetric).html
 
 
-def test_models_that_vote_have_the_same_labels(folder, data, tmp_path, capsys):
+def test_a_stopped_run_goes_on_with_the_same_voters_only(voters, tmp_path, monkeypatch, capsys):
+    first, second, third = voters
+    texts, output = tmp_path / "texts.txt", tmp_path / "out.jsonl"
+    texts.write_text("Ada met Marie.\n" * 10)
+    monkeypatch.setattr(commands, "CHUNK_INPUTS", 4)
+    command = ["predict", first, texts, "--output", output, "--vote"]
+    interrupted(monkeypatch, 6, *command, second)
+    assert "model files" in failed(capsys, *command, third)
+    assert aspert_cli.main([*map(str, command), str(second)]) == 0
+    assert "going on after them" in capsys.readouterr().err and len(lines(output)) == 10
+
+
+def test_what_does_not_vote_together(folder, voters, data, tmp_path, capsys):
     make_model(relation_types=["works-for"], symmetric_relations=[]).save_pretrained(tmp_path / "other")
     make_processor().save_pretrained(tmp_path / "other")
     message = failed(capsys, "evaluate", folder, data, "--vote", tmp_path / "other")
-    assert "model 1 has the relation_types ['works-for'], and model 0 [" in message
+    assert (
+        f"{tmp_path / 'other'} has the relation_types ['works-for'], and the first of the models that vote ["
+        in message
+    )
     message = failed(capsys, "evaluate", folder, data, "--vote", tmp_path / "nothing")
     assert message == f"error: {tmp_path / 'nothing'}: no such folder"
+    first, second, _ = voters
+    again = first / ".." / first.name
+    for twice in ((first,), (again,), (second, second)):
+        votes = [word for name in twice for word in ("--vote", name)]
+        assert f"--vote {twice[-1]}: it is among the models already" in failed(capsys, "evaluate", first, data, *votes)
+    # the scores of a vote are no model's
+    for place in (first, second):
+        message = failed(capsys, "evaluate", first, data, "--vote", second, "--output", place)
+        assert f"--output {place} holds a model" in message and not (place / "scores_data.json").exists()
+    # the revision is that of the first model, here a folder, which has none
+    assert f"but {first} is a folder" in failed(
+        capsys, "evaluate", first, data, "--vote", second, "--revision", "main"
+    )
 
 
 def test_split_writes_a_folder_to_train_on(tmp_path, capsys):
@@ -991,11 +1021,10 @@ def test_split_writes_a_folder_to_train_on(tmp_path, capsys):
         }
         for number in range(20)
     ]
-    first, second, types, folder = (tmp_path / name for name in ("a.json", "b.jsonl", "types.json", "new/folder"))
-    first.write_text(json.dumps(records[:10]))
-    second.write_text("".join(json.dumps(record) + "\n" for record in records[10:]))
+    path, types, folder = tmp_path / "a.json", tmp_path / "types.json", tmp_path / "new/folder"
+    path.write_text(json.dumps(records))
     types.write_text('{"entities": {"Day": {}, "Person": {}}, "relations": {"On": {"symmetric": true}}}')
-    command = ["split", str(first), str(second), "--output", str(folder)]
+    command = ["split", str(path), "--output", str(folder)]
     assert aspert_cli.main([*command, "--types", str(types), "--dev", "0.2"]) == 0
     said = capsys.readouterr()
     assert (folder / "types.json").read_bytes() == types.read_bytes()
@@ -1003,32 +1032,65 @@ def test_split_writes_a_folder_to_train_on(tmp_path, capsys):
     assert {name: len(part) for name, part in data.items()} == {"train": 14, "dev": 4, "test": 2}
     assert sorted(name for part in data.values() for name in part["orig_id"]) == sorted(r["orig_id"] for r in records)
     assert f"{folder}/dev.json: 4 of 20 records\n  entities: Day 4, Person 4\n  relations: " in said.out
-    assert "10 of 10 sentences stand in the file before" not in said.err and "5 of 10 sentences stand" in said.err
+    assert "10 of 20 sentences stand in the file before" in said.err
     assert aspert_cli.main(command) == 2
-    assert f"{folder}/train.json would be overwritten: name another folder" in capsys.readouterr().err
+    assert f"{folder}/train.json is there already, and would be overwritten" in capsys.readouterr().err
     # another seed takes the document with the only relations, which train then lacks
     for seed in range(50):
         if "On" not in json.dumps(data_scripts.split_records(records, dev=0, test=0.5, seed=seed)["train"]):
             break
-    command[-1] = str(tmp_path / "other")
+    other = tmp_path / "other"
+    command[-1] = str(other)
     assert aspert_cli.main([*command, "--dev", "0", "--test", "0.5", "--seed", str(seed)]) == 0
     said = capsys.readouterr().err
-    assert "warning: test: relations.type = 'On': does not occur in train" in said
-    assert "warning: types.json calls no relation symmetric" in said
-    assert sorted(path.name for path in (tmp_path / "other").iterdir()) == ["test.json", "train.json", "types.json"]
+    assert f"warning: {other}/test.json: relations.type = 'On': does not occur in {other}/train.json" in said
+    assert f"warning: {other}/types.json: no relation is symmetric; name a types file" in said
+    assert sorted(path.name for path in other.iterdir()) == ["test.json", "train.json", "types.json"]
+
+
+def test_split_beside_its_input(tmp_path, capsys):
+    """What `convert` wrote into a folder is split in that folder; files that are not written may be there."""
+    records = [{"tokens": [f"w{number}"], "entities": [], "relations": []} for number in range(10)]
+    records[0]["entities"] = [{"type": "Person", "start": 0, "end": 1}]
+    (tmp_path / "all.json").write_text(json.dumps(records))
+    (tmp_path / "dev.json").write_text("[]")
+    types = tmp_path / "types.json"
+    types.write_text('{"entities": {"Person": {}}, "relations": {}}')
+    command = ["split", str(tmp_path / "all.json"), "--output", str(tmp_path), "--types", str(types)]
+    assert f"{tmp_path}/dev.json is there already" in failed(capsys, *command)
+    assert aspert_cli.main([*command, "--dev", "0"]) == 0
+    assert types.read_text() == '{"entities": {"Person": {}}, "relations": {}}'
+    assert [len(json.loads((tmp_path / f"{name}.json").read_text())) for name in ("train", "dev", "test")] == [9, 0, 1]
+    assert "train.json is there already" in failed(capsys, "split", tmp_path / "train.json", "--output", tmp_path)
+
+
+def test_split_says_where_documents_are_large(tmp_path, capsys):
+    entities = [{"type": "A", "start": 0, "end": 1}]
+    records = [
+        {"tokens": [f"{name}{n}"], "entities": entities, "relations": [], "orig_id": f"{name}_{n}"}
+        for name in ("ace", "bio", "web")
+        for n in range(30)
+    ]
+    (tmp_path / "all.json").write_text(json.dumps(records))
+    command = ["split", str(tmp_path / "all.json"), "--output"]
+    assert aspert_cli.main([*command, str(tmp_path / "a")]) == 0
+    said = capsys.readouterr().err
+    assert f"{tmp_path}/a/dev.json: 33% of the records, not 10%: the documents are large; split by sentence" in said
+    assert aspert_cli.main([*command, str(tmp_path / "b"), "--by", "sentence"]) == 0
+    assert capsys.readouterr().err == ""
 
 
 def test_split_writes_nothing_where_it_cannot(tmp_path, capsys):
     path, folder = tmp_path / "a.json", tmp_path / "out"
     record = {"tokens": ["Ann"], "entities": [{"type": "Person", "start": 0, "end": 1}], "relations": []}
     for content, options, said in (
-        ([record] * 4, (), "4 records of 1 document cannot be split into 3 parts: add data, or split by sentence"),
-        ([record], ("--dev", "0.6", "--test", "0.4"), "dev = 0.6 and test = 0.4 are not valid"),
+        ([record] * 4, (), f"{path}: 4 records of 1 document cannot be split into 3 parts: add data"),
+        ([record], ("--dev", "0.5", "--test", "0.5"), f"{path}: dev = 0.5 and test = 0.5 are not valid"),
         ([{**record, "tokens": []}], (), "record 0: tokens = []: the sentence is empty"),
+        ([{**record, "entities": []}] * 4, (), f"{path}: no entities, and so no types"),
     ):
         path.write_text(json.dumps(content))
-        assert aspert_cli.main(["split", str(path), "--output", str(folder), *options]) == 2
-        assert said in capsys.readouterr().err
+        assert said in failed(capsys, "split", path, "--output", folder, *options)
         assert not folder.exists()
 
 

@@ -6,7 +6,7 @@ import random
 from collections import Counter
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_scripts import read_records, shared_sentences, split_records
@@ -35,6 +35,7 @@ SIZES = st.lists(st.integers(1, 8), min_size=3, max_size=30)
 SHARES = st.sampled_from([0, 0.05, 0.1, 0.2, 0.4])
 
 
+@settings(max_examples=50, deadline=None, derandomize=True)
 @given(SIZES, SHARES, SHARES, st.sampled_from(["document", "sentence"]), st.integers(0, 5))
 def test_every_record_is_in_one_split_and_none_is_empty(sizes, dev, test, by, seed):
     records = documents(*sizes)
@@ -47,6 +48,7 @@ def test_every_record_is_in_one_split_and_none_is_empty(sizes, dev, test, by, se
     assert sorted(number for part in order.values() for number in part) == list(range(len(records)))
 
 
+@settings(max_examples=50, deadline=None, derandomize=True)
 @given(SIZES, st.integers(0, 5))
 def test_a_document_is_in_one_split(sizes, seed):
     splits = split_records(documents(*sizes), dev=0.2, test=0.2, seed=seed)
@@ -54,6 +56,7 @@ def test_a_document_is_in_one_split(sizes, seed):
     assert len(where) == len(sizes)
 
 
+@settings(max_examples=50, deadline=None, derandomize=True)
 @given(SIZES, st.integers(0, 5), st.randoms(use_true_random=False))
 def test_the_order_of_the_records_changes_nothing(sizes, seed, shuffler: random.Random):
     records = documents(*sizes)
@@ -81,12 +84,12 @@ def test_another_seed_gives_other_splits():
     assert len({tuple(places(split_records(records, seed=seed)).items()) for seed in range(5)}) == 5
 
 
-@pytest.mark.parametrize("orig_ids", [[None] * 40, list(range(40)), [f"{number}_0" for number in range(40)]])
+@pytest.mark.parametrize("orig_ids", [[None] * 40, [*range(20), *range(20)], [f"{number}_0" for number in range(40)]])
 def test_records_without_a_document_go_by_their_words(orig_ids):
     records = [{"tokens": [str(number // 4)], "orig_id": orig_id} for number, orig_id in enumerate(orig_ids)]
     splits = split_records(records, dev=0.3, test=0.3)
     assert not shared_sentences(splits)
-    assert Counter(len(part) % 4 for part in splits.values()) == {0: 3}
+    assert [len(part) for part in splits.values()] == [16, 12, 12]
 
 
 def test_by_sentence_parts_documents_but_not_the_same_words():
@@ -95,7 +98,7 @@ def test_by_sentence_parts_documents_but_not_the_same_words():
     assert not shared_sentences(splits)
     assert {name: len(part) for name, part in splits.items()} == {"train": 32, "dev": 4, "test": 4}
     with pytest.raises(
-        ValueError, match="40 records of 1 document cannot be split into 3 parts: add data, or split by"
+        ValueError, match="40 records of 1 document cannot be split into 3 parts: split by sentence, or add"
     ):
         split_records(records)
 

@@ -7,7 +7,7 @@ import random
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import RECORDS, make_model, make_processor
 
@@ -62,6 +62,7 @@ def by_definition(records: list[dict]) -> tuple[dict, dict]:
     return entities, relations
 
 
+@settings(max_examples=100, deadline=None, derandomize=True)
 @given(st.lists(annotations(), min_size=1, max_size=6))
 def test_the_vote_is_its_definition(records):
     voted = vote(records)
@@ -75,13 +76,10 @@ def test_the_vote_is_its_definition(records):
     assert [r["score"] for r in voted["relations"]] == pytest.approx([relations[key] for key in keys])
 
 
+@settings(max_examples=100, deadline=None, derandomize=True)
 @given(st.lists(annotations(), min_size=1, max_size=5), st.randoms(use_true_random=False))
 def test_the_order_of_the_models_does_not_count(records, shuffler: random.Random):
-    def rounded(voted: dict) -> list[dict]:
-        return [{**item, "score": round(item["score"], 9)} for part in voted.values() for item in part]
-
-    shuffled = shuffler.sample(records, len(records))
-    assert rounded(vote(records)) == rounded(vote(shuffled))
+    assert vote(records) == vote(shuffler.sample(records, len(records)))
 
 
 def test_models_that_agree_give_what_they_predict():
@@ -155,10 +153,10 @@ def test_a_stream_is_read_once_and_not_far_ahead(extractors, monkeypatch):
 
 
 def test_voters_need_company_and_the_same_labels(extractors):
-    with pytest.raises(ValueError, match="1 extractors cannot vote: give two or more"):
+    with pytest.raises(ValueError, match="the vote needs two extractors or more, not 1"):
         VotingExtractor(extractors[:1])
     other = make_model(entity_types=["Person", "Place"])
-    with pytest.raises(ValueError, match=r"model 2 has the entity_types \['Person', 'Place'\], and model 0 \["):
+    with pytest.raises(ValueError, match=r"extractor 2 has the entity_types \['Person', 'Place'\], and the first"):
         VotingExtractor([*extractors[:2], Extractor(other, make_processor())])
     # the order of the labels is each model's own
     reversed_types = make_model(entity_types=list(reversed(extractors[0].model.config.entity_types)))
