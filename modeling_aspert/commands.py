@@ -479,7 +479,7 @@ def split(args: Namespace) -> None:
         share = len(part) / len(records)
         if name != "train" and abs(share - shares[name]) > shares[name] / 2:
             print(
-                f"warning: {files[name]}: {share:.0%} of the records, not {shares[name]:.0%}: the documents are large; "
+                f"warning: {files[name]}: {share:.0%} of the records, not {shares[name]:.0%}: the {args.by}s are few or large; "
                 f"{'add data' if args.by == 'sentence' else 'split by sentence, or add data'}",
                 file=sys.stderr,
             )

@@ -1075,7 +1075,10 @@ def test_split_says_where_documents_are_large(tmp_path, capsys):
     command = ["split", str(tmp_path / "all.json"), "--output"]
     assert aspert_cli.main([*command, str(tmp_path / "a")]) == 0
     said = capsys.readouterr().err
-    assert f"{tmp_path}/a/dev.json: 33% of the records, not 10%: the documents are large; split by sentence" in said
+    assert (
+        f"{tmp_path}/a/dev.json: 33% of the records, not 10%: the documents are few or large; split by sentence"
+        in said
+    )
     assert aspert_cli.main([*command, str(tmp_path / "b"), "--by", "sentence"]) == 0
     assert capsys.readouterr().err == ""
 

@@ -429,6 +429,39 @@ SECTIONS["Conversions"] = [
 ]
 
 
+def split_case(wrong: str, options: str = "", records: list[Any] | None = None) -> Case:
+    content = [GOOD] * 3 if records is None else records
+    return Case(
+        wrong, f"aspert split {{}}/train.json --output {{}}/new {options}".rstrip(), lambda f: write_data(f, content)
+    )
+
+
+SECTIONS["Splits"] = [
+    split_case("fewer sentences than splits"),
+    split_case("nothing left to train on", "--dev 0.5 --test 0.5"),
+    split_case("no entity, and no types file", records=[{**GOOD, "entities": [], "relations": []}]),
+    Case("a file in the way", "aspert split {}/train.json --output {}", lambda folder: write_data(folder, [GOOD])),
+]
+
+
+def vote_case(wrong: str, voter: str, **fields: Any) -> Case:
+    """Two models, of which the second has other fields."""
+
+    def make(folder: Path) -> None:
+        for name, changes in (("model", {}), ("other", fields)):
+            tiny.make_model(**changes).save_pretrained(folder / name)
+            tiny.make_processor().save_pretrained(folder / name)
+
+    return Case(wrong, f"aspert predict {{}}/model --text Ada --vote {voter}", make)
+
+
+SECTIONS["Votes"] = [
+    vote_case("other labels", "{}/other", entity_types=["Person", "Place"]),
+    vote_case("the same model twice", "{}/model"),
+    vote_case("no such model", "{}/nothing"),
+]
+
+
 # -- trainings -----------------------------------------------------------------------------------------------------
 
 
