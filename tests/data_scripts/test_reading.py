@@ -23,7 +23,7 @@ MALFORMED = [
     ("no comma", f"[{GOOD}\n {GOOD}]".encode(), ["record 0", "line 2, column 2", "expected ,", "correct the file"]),
     ("single quotes", b"[{'tokens': []}]", ["record 0", "line 1, column 3", "correct the file"]),
     ("text after the list", f"[{GOOD}] x".encode(), ["line 1", "more text", "correct the file"]),
-    ("no JSON", b"tokens: a", ["line 1, column 1", "not JSON", "correct the file"]),
+    ("not JSON", b"tokens: a", ["line 1, column 1", "not JSON", "correct the file"]),
     ("top level is an object", GOOD.encode(), ["the top level is an object", "[ and ]", ".jsonl"]),
     ("top level is a string", b'"a"', ["the top level is a string", "[ and ]"]),
     ("record is a string", f'[{GOOD}, "a"]'.encode(), ["record 1", "record = 'a'", "a string", "write an object"]),
