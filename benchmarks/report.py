@@ -325,12 +325,13 @@ def _overrides(table: Table) -> dict[str, Any]:
     """Training settings of a table that are neither its corpus's nor its experiment's."""
     first, *others = table.experiment.variants.values()
     shared = {name: value for name, value in first.items() if all(changes.get(name) == value for changes in others)}
-    base = {**table.corpus.fields, **shared}
+    # with what a preset brings along
+    base = settings_of({**table.corpus.fields, **shared})
     varied = {name for changes in (first, *others) for name in changes} - shared.keys()
     # a fold is not among the settings of a run
     varied |= {"dataset_config"} if table.corpus.folds else set()
     # what the base sets and the runs leave to train.py
-    unset = settings_of(base).keys() - switches_of(settings_of(base)).keys() - table.regime.keys() - varied
+    unset = base.keys() - switches_of(base).keys() - table.regime.keys() - varied
     return {**_deviations(table.regime, base), **dict.fromkeys(sorted(unset))}
 
 

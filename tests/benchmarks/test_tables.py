@@ -440,6 +440,9 @@ def test_the_committed_page_is_what_the_committed_results_give(tmp_path, capsys)
     commands = re.findall(r"^`python benchmarks/tables\.py (run .*)`$", page + more, flags=re.M)
     assert sorted(commands) == sorted(command_above(table).partition("tables.py ")[2] for table in all_tables)
     assert len(commands) > 10
+    # what a preset that all models share brings along is not said again
+    assert any(table.name == "train_size" for table in all_tables)
+    assert not any("learn_constraints" in command for command in commands if "train_size" in command)
     for table in all_tables:
         command = command_above(table).partition("tables.py ")[2]
         assert tables.main([*shlex.split(command), "--dry-run"]) == 0
