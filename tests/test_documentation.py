@@ -137,3 +137,14 @@ def test_figures_of_the_readme_are_those_of_the_results() -> None:
         for score, figure in zip(("NER macro F1", "RE strict macro F1"), figures):
             rows = corpus.split(f"| {score} ")[1]
             assert re.search(rf"\| {models[preset]} \| \d+ \| ([\d.]+) ±", rows)[1] == figure, (preset, score)
+
+
+def test_figures_of_the_page_on_training_are_those_of_the_results() -> None:
+    training = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
+    shown = re.findall(r"^\| (\d+) \| ([\d.]+) \| ([\d.]+) \|$", training, re.MULTILINE)
+    results = (ROOT / "docs" / "results_all.md").read_text(encoding="utf-8")
+    section = results.split("## How many sentences to train on")[1].partition("\n## ")[0]
+    rows = re.findall(r"^\|[^|]*\| (\d+) \| \d+ \| ([\d.]+)", section, re.MULTILINE)
+    entities, relations = rows[: len(rows) // 2], rows[len(rows) // 2 :]
+    assert len(shown) == 4
+    assert sorted(shown) == sorted((size, figure, dict(relations)[size]) for size, figure in entities)
