@@ -66,12 +66,12 @@ def _config(args: Namespace) -> AspertConfig:
 def load(args: Namespace) -> Extractor | VotingExtractor:
     """The model and processor of a folder or Hub name, and of those that vote with it, with the options of the command
     line."""
-    extractors = [_load(args), *map(_load, _voters(args))]
+    extractors = list(map(_load, _each_model(args)))
     return VotingExtractor(extractors) if len(extractors) > 1 else extractors[0]
 
 
-def _voters(args: Namespace) -> list[Namespace]:
-    """The command line for each of the models that vote with the first, whose revision is not theirs.
+def _each_model(args: Namespace) -> list[Namespace]:
+    """The command line for the model and for each of those that vote with it, whose revision it does not name.
 
     Raises:
         ValueError: a model that is named twice, whose vote would count twice.
@@ -82,7 +82,7 @@ def _voters(args: Namespace) -> list[Namespace]:
         if os.path.realpath(name) in seen:
             raise ValueError(f"--vote {name}: it is among the models already, leave it out")
         seen.add(os.path.realpath(name))
-    return [Namespace(**{**vars(args), "model": name, "revision": None}) for name in names]
+    return [args, *(Namespace(**{**vars(args), "model": name, "revision": None}) for name in names)]
 
 
 def _load(args: Namespace) -> Extractor:
@@ -238,18 +238,13 @@ def _check_output(path: str | os.PathLike, directory: bool = False) -> None:
 
 
 def _model_files(args: Namespace) -> list[dict[str, Any]]:
-    """What tells the files of models that were loaded from others without reading them.
+    """What tells the files of a model that was loaded from others without reading them.
 
     Those of a Hub name lie in a folder named by the commit.
     """
-    files: list[Path] = []
-    for one in (args, *_voters(args)):
-        folder = Path(cached_file(one.model, "config.json", revision=one.revision)).parent
-        files += sorted(file for pattern in _MODEL_FILES for file in folder.glob(pattern))
-    stats = [file.stat() for file in files]
-    return [
-        {"path": str(file), "size": stat.st_size, "modified_ns": stat.st_mtime_ns} for file, stat in zip(files, stats)
-    ]
+    folder = Path(cached_file(args.model, "config.json", revision=args.revision)).parent
+    files = sorted((file, file.stat()) for pattern in _MODEL_FILES for file in folder.glob(pattern))
+    return [{"path": str(file), "size": stat.st_size, "modified_ns": stat.st_mtime_ns} for file, stat in files]
 
 
 def predict(args: Namespace) -> None:
@@ -275,7 +270,7 @@ def predict(args: Namespace) -> None:
     if format == "jsonl":
         settings = {
             "model": str(args.model),
-            "model files": _model_files(args),
+            "model files": [file for one in _each_model(args) for file in _model_files(one)],
             "options": {
                 name: getattr(args, name)
                 for name in (
