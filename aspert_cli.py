@@ -1,5 +1,6 @@
-"""The `aspert` command: options and error messages. What it does is in `modeling_aspert.commands`, imported only when
-a command runs, so that `aspert --help` answers at once."""
+"""The `aspert` command: options and error messages. What it does is in `modeling_aspert.commands`, and in
+`data_scripts.commands` for what needs no model; each is imported only when a command runs, since the first takes seconds.
+"""
 
 from __future__ import annotations
 
@@ -248,12 +249,15 @@ def main(argv: list[str] | None = None) -> int:
         # `aspert predict ... | head` ends without a traceback
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     try:
-        from transformers.utils import logging
+        if args.command in ("convert", "split", "validate"):
+            from data_scripts import commands
+        else:
+            from transformers.utils import logging
 
-        logging.disable_progress_bar()
-        # what is wrong with a model is said in one line
-        logging.set_verbosity_error()
-        from modeling_aspert import commands
+            logging.disable_progress_bar()
+            # what is wrong with a model is said in one line
+            logging.set_verbosity_error()
+            from modeling_aspert import commands
 
         getattr(commands, args.command.replace("-", "_"))(args)
     except KeyboardInterrupt:

@@ -21,8 +21,6 @@ import shlex
 import signal
 import sys
 import typing
-import zipfile
-import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -39,7 +37,7 @@ if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_
 
 import datasets
 import yaml
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from transformers import HfArgumentParser, TrainerState, set_seed
 from transformers.hf_argparser import string_to_bool
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
@@ -55,6 +53,7 @@ from modeling_aspert import (
     AspertTrainingArguments,
     JointExtractionDataset,
 )
+from modeling_aspert.checkpoints import complete_checkpoints, is_complete, steps_before
 from modeling_aspert.configuration_aspert import PRESET_TRAINING, preset_fields
 from modeling_aspert.decoding import learn_constraints
 from modeling_aspert.documents import check_language, check_word_splitter
@@ -68,6 +67,7 @@ from modeling_aspert.model_card import (
     hardware,
     mentions,
 )
+from modeling_aspert.model_files import read_object
 from modeling_aspert.processing_aspert import lowercases
 from modeling_aspert.record_writer import json_line
 from modeling_aspert.reports import write_evaluation
@@ -78,13 +78,6 @@ from modeling_aspert.thresholds import check_learnable
 logger = logging.getLogger("aspert.train")
 
 _PACKAGES = ("torch", "transformers", "datasets", "evaluate", "accelerate", "huggingface-hub", "tokenizers", "numpy")
-# what a checkpoint has, on one device or DDP, with FSDP or with DeepSpeed: weights, optimizer, rate, random states
-_PARTS = (
-    ("*.safetensors", "pytorch_model_fsdp*", "global_step*"),
-    ("optimizer*", "global_step*"),
-    ("scheduler.pt", "global_step*"),
-    ("rng_state*",),
-)
 # fields that choose among scores, and are no matter of the weights
 _DECISIONS = {"relation_threshold", "entity_threshold", "entity_overlap"}
 # fields that come from the encoder or the data
@@ -321,8 +314,8 @@ def _run(model_args: Any, data_args: DataArguments, args: AspertTrainingArgument
     )
     description = describe_run(model_args, data_args, args, data)
     if checkpoint is not None:
-        before = Path(checkpoint).parent / "run.json"
-        _check_resumed(before, description)
+        before = _beginning(Path(checkpoint).parent)
+        _check_resumed(Path(checkpoint).parent, before, description)
         description["commit"] = _commits(before, description["commit"])
     if trainer.is_world_process_zero():
         # an evaluation of a model in its own folder leaves what tells how the model came about
@@ -532,9 +525,7 @@ def _load_model(
         model = AspertForJointExtraction.from_encoder_pretrained(
             encoder,
             preset=model_args.preset,
-            entity_types=list(schema.entity_types),
-            relation_types=list(schema.relation_types),
-            symmetric_relations=list(schema.symmetric_relations),
+            **schema.labels,
             **switches,
         )
         processor = AspertProcessor.from_encoder_pretrained(encoder, lowercase=model_args.lowercase)
@@ -583,14 +574,14 @@ def _train(trainer: AspertTrainer, checkpoint: str | None) -> float | None:
     Raises:
         ValueError: the checkpoint cannot be read.
     """
-    steps_before = _steps_before(checkpoint)
+    before = steps_before(checkpoint)
     try:
         result = trainer.train(resume_from_checkpoint=checkpoint)
     except (pickle.UnpicklingError, SafetensorError) as error:
         raise ValueError(
             f"{checkpoint} cannot be read ({type(error).__name__}): delete it to go on from the checkpoint before"
         ) from error
-    if result.global_step > steps_before:
+    if result.global_step > before:
         # times of the last part alone say nothing of the training
         left_out = ("_runtime", "_per_second") if checkpoint else ()
         metrics = {name: value for name, value in result.metrics.items() if not name.endswith(left_out)}
@@ -617,13 +608,6 @@ def _score(trainer: AspertTrainer, split: str, prefix: str, dataset: JointExtrac
         )
         print(f"\nScores on {split} (percent)\n{format_scores(trainer.scores)}\n", flush=True)
     return scores
-
-
-def _steps_before(checkpoint: str | None) -> int:
-    """Steps of the training that a run goes on from."""
-    if checkpoint is None:
-        return 0
-    return TrainerState.load_from_json(str(Path(checkpoint) / "trainer_state.json")).global_step
 
 
 def describe_run(
@@ -686,16 +670,23 @@ def _checkpoint_to_resume(args: AspertTrainingArguments) -> str | None:
     if resume is not None and resume.lower() in ("true", "last"):
         found = complete_checkpoints(Path(args.output_dir))
         return str(found[-1]) if found else None
-    if resume is not None and not _is_complete(Path(resume)):
+    if resume is not None and not is_complete(Path(resume)):
         raise ValueError(f"resume_from_checkpoint = {resume} is no whole checkpoint: give true for the last whole one")
     return resume
 
 
-def _check_resumed(file: Path, description: Mapping[str, Any]) -> None:
-    """Raise ValueError for a training that would go on with another model, other data or other settings than it was begun
-    with; only its length may change. What ``file``, the run.json of its beginning, does not hold is passed over."""
+def _beginning(folder: Path) -> dict[str, Any]:
+    """The run.json that a training wrote when it began; {} where it cannot be read."""
     try:
-        before = json.loads(file.read_text(encoding="utf-8"))
+        return read_object(folder / "run.json")
+    except (OSError, ValueError):
+        return {}
+
+
+def _check_resumed(folder: Path, before: Mapping[str, Any], description: Mapping[str, Any]) -> None:
+    """Raise ValueError for a training that would go on with another model, other data or other settings than it was begun
+    with; only its length may change. What ``before``, its :func:`_beginning`, does not hold is passed over."""
+    try:
         # as it will be written
         now = json.loads(json.dumps(description, default=str))
         pairs = [("training data", *(run["data"]["train"]["sha256"][:12] for run in (before, now)))]
@@ -705,60 +696,20 @@ def _check_resumed(file: Path, description: Mapping[str, Any]) -> None:
         # what the launcher decides
         launched = ("effective_batch_size", "mixed_precision")
         pairs += [(name, before[name], now[name]) for name in launched if name in before]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (KeyError, TypeError):
         return
     for name, old, new in pairs:
         if old != new and name not in ("num_train_epochs", "max_steps"):
             raise ValueError(
-                f"{file.parent} was begun with {name} = {old}, now it is {new}: give the same, or another --output_dir"
+                f"{folder} was begun with {name} = {old}, now it is {new}: give the same, or another --output_dir"
             )
 
 
-def _commits(file: Path, commit: str | None) -> str | None:
-    """The commits of a training that goes on: those in ``file``, the run.json of its beginning, and the one of now."""
-    try:
-        before = (json.loads(file.read_text(encoding="utf-8"))["commit"] or "").split("+")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return commit
-    return "+".join(dict.fromkeys(filter(None, [*before, commit]))) or None
-
-
-def complete_checkpoints(output_dir: Path) -> list[Path]:
-    """Checkpoints that were written to the end, by step."""
-    folders = [folder for folder in output_dir.glob(f"{PREFIX_CHECKPOINT_DIR}-*") if _is_complete(folder)]
-    steps = {folder: folder.name.rpartition("-")[2] for folder in folders}
-    return sorted((folder for folder in folders if steps[folder].isdigit()), key=lambda folder: int(steps[folder]))
-
-
-def _is_complete(checkpoint: Path) -> bool:
-    """Whether a checkpoint has all its parts and trainer_state.json, which the Trainer writes last, in whole files.
-
-    A part is missing where a kill came while the checkpoint was deleted; that a file is damaged is told.
-    """
-    patterns = (("trainer_state.json",), *_PARTS)
-    if not all(any(any(checkpoint.glob(pattern)) for pattern in part) for part in patterns):
-        return False
-    damaged = [file for file in sorted(checkpoint.iterdir()) if not _is_whole(file)]
-    for file in damaged:
-        logger.warning("%s is damaged: its checkpoint is passed over, and may be deleted", file)
-    return not damaged
-
-
-def _is_whole(file: Path) -> bool:
-    """Whether a file can be read to its end, as far as its format tells without loading it."""
-    try:
-        if file.suffix == ".json":
-            json.loads(file.read_text(encoding="utf-8"))
-        elif file.suffix == ".safetensors":
-            with safe_open(file, framework="pt"):
-                pass
-        elif file.suffix in (".pt", ".pth"):
-            # what torch.save writes
-            with zipfile.ZipFile(file) as archive:
-                return archive.testzip() is None
-    except (OSError, ValueError, SafetensorError, zipfile.BadZipFile, zlib.error):
-        return False
-    return True
+def _commits(before: Mapping[str, Any], commit: str | None) -> str | None:
+    """The commits of a training that goes on: those of its :func:`_beginning`, and the one of now."""
+    known = before.get("commit")
+    commits = known.split("+") if isinstance(known, str) else []
+    return "+".join(dict.fromkeys(filter(None, [*commits, commit]))) or None
 
 
 def main() -> int:

@@ -1,1 +1,1 @@
-"""Measurements: the paper's tables (tables.py), speed (speed.py) and memory (memory.py). Not part of the library."""
+"""Measurements, by programs of their own (see docs/reproducing.md and docs/performance.md). Not part of the library."""

@@ -10,6 +10,8 @@ from typing import Any
 
 from benchmarks.experiments import Corpus, Run, make_run
 from benchmarks.results import collect, launched_in
+from modeling_aspert.model_card import TRAINING_SETTINGS
+from modeling_aspert.training_arguments import AspertTrainingArguments
 
 
 def adopt(output_dir: Path, corpus: Corpus, results: Path, data_dir: Path | None = None) -> Path:
@@ -33,9 +35,6 @@ def adopt(output_dir: Path, corpus: Corpus, results: Path, data_dir: Path | None
 
 
 def _run(described: Mapping[str, Any], corpus: Corpus, output_dir: Path) -> Run:
-    from modeling_aspert.model_card import TRAINING_SETTINGS
-    from modeling_aspert.trainer import AspertTrainingArguments
-
     arguments = described["arguments"]
     data = arguments["data"]
     if data["dataset"] != corpus.fields["dataset"]:

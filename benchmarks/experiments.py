@@ -19,6 +19,9 @@ from typing import Any
 
 import yaml
 
+import data_scripts
+from modeling_aspert.configuration_aspert import PRESET_TRAINING, PRESETS, AspertConfig, preset_fields
+
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "configuration" / "experiments"
 CORPORA_FILE = "corpora.yaml"
@@ -272,8 +275,6 @@ def runs_of(
 
 def with_data_dir(fields: Mapping[str, Any], data_dir: Path | None) -> dict[str, Any]:
     """Fields of train.py with the folder of the public corpora, where the data set is one of them."""
-    import data_scripts
-
     if data_dir is None or fields["dataset"] not in data_scripts.CORPORA:
         return dict(fields)
     return {**fields, "data_dir": str(data_dir)}
@@ -316,8 +317,6 @@ def settings_of(fields: Mapping[str, Any]) -> dict[str, Any]:
     Presets are dissolved: architecture switches are those that differ from the paper's model, and switches of the
     contribution are left out where it is off. So one model has one description, however it was written.
     """
-    from modeling_aspert.configuration_aspert import PRESET_TRAINING, preset_fields
-
     defaults = _paper_switches()
     preset = fields.get("preset", "paper")
     rest = {name: value for name, value in fields.items() if value is not None}
@@ -346,23 +345,17 @@ def switches_of(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def _paper_switches() -> dict[str, Any]:
     """The paper's model: what AspertConfig takes where nothing is said."""
-    from modeling_aspert.configuration_aspert import AspertConfig
-
     parameters = inspect.signature(AspertConfig.__init__).parameters
     return {name: parameter.default for name, parameter in parameters.items()}
 
 
 @functools.cache
 def _switches() -> frozenset[str]:
-    from modeling_aspert.configuration_aspert import AspertConfig
-
     return frozenset(AspertConfig.field_names())
 
 
 def architecture_name(settings: Mapping[str, Any]) -> str:
     """The preset (or named architecture) that is nearest, the first of several, and the switches in which it differs."""
-    from modeling_aspert.configuration_aspert import PRESETS
-
     switches, of_paper = switches_of(settings), _paper_switches()
     known = {preset: switches_of(settings_of({"preset": preset})) for preset in PRESETS} | _NAMED
     names = []

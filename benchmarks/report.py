@@ -56,9 +56,11 @@ _ALL_HEADER = """\
 The details behind [the results]({page}), which also explain the columns.
 """
 _ALL_TITLE = "More results"
-_WAITING = (
-    "For these experiments, no two models have been run with the same settings. "
-    "`python benchmarks/tables.py run NAME` runs them, with any encoder (`--encoder`), corpora and seeds."
+_COVERAGE = (
+    "The runs that the tables stand on: of each model, the number of its seeds or folds, with the training settings of "
+    "which there are most. A dash: no two models have been run with the same settings. Empty: not asked for. "
+    "`python benchmarks/tables.py run NAME --corpora CORPUS` runs what is missing, with any encoder (`--encoder`) and "
+    "seeds. Table 5 of the paper lists published figures of other systems, which are not repeated here."
 )
 # the experiments whose headline scores stand at the top of the page: of a corpus those of the first that has been run
 _OVERVIEW = ("best", "table4")
@@ -107,19 +109,15 @@ def build_report(
         parts.append(_overview(overview))
     parts += _paragraphs("".join(sections))
     more += _paragraphs(notes[1])
-    waiting: list[str] = []
     for name in sorted(experiments, key=lambda name: _FIRST.index(name) if name in _FIRST else len(_FIRST)):
         experiment, tables = experiments[name], tables_by_name[name]
-        if not tables:
-            waiting.append(f"- **{experiment.title}** (`{experiment.name}`). {experiment.question}")
         main = [] if experiment.aside else _main_tables(tables)
         parts += _sections(experiment.title, experiment, main, plot_folder)
         title = f"{experiment.title}, other trainings" if main else experiment.title
         more += _sections(title, experiment, [table for table in tables if table not in main], plot_folder)
     if spert_runs:
         parts.append(_spert_section(spert_runs, results, corpora))
-    if waiting:
-        parts.append("\n".join(["## Not run yet", "", _WAITING, "", *waiting]) + "\n")
+    parts.append(_coverage(experiments, corpora, tables_by_name))
     if rescored:
         sections = (_constraints_section, _spans_section, _unseen_section)
         more.append(_votes_section(rescored["votes"], results, corpora))
@@ -236,6 +234,27 @@ def _seeds_needed(row: Row) -> str:
     spreads = (row.difference_std, *std_bounds(row.difference_std, row.pairs))
     about, low, high = (pairs_needed(row.paper_difference, spread) for spread in spreads)
     return f"{about} ({low} … {high})"
+
+
+def _coverage(
+    experiments: Mapping[str, Experiment],
+    corpora: Mapping[str, Corpus],
+    tables_by_name: Mapping[str, Sequence[Table]],
+) -> str:
+    """How many runs each experiment has on each of its corpora."""
+    asked = [name for name in corpora if any(name in one.corpora for one in experiments.values())]
+    rows = []
+    for name, experiment in sorted(experiments.items()):
+        cells = []
+        for corpus in asked:
+            of_corpus = [table for table in tables_by_name[name] if table.corpus.name == corpus]
+            # the table with the most runs is the first
+            units = {row.label: row.units for table in of_corpus[:1] for row in table.rows}
+            runs = ", ".join(f"{label}: {number}" for label, number in units.items())
+            cells.append(runs or ("–" if corpus in experiment.corpora else ""))
+        rows.append([experiment.title, f"`{name}`", *cells])
+    columns = ["experiment", "NAME", *(f"{corpora[name].title} (`{name}`)" for name in asked)]
+    return "\n".join(["## What has been run", "", _COVERAGE, "", markdown_table(columns, rows)]) + "\n"
 
 
 def _section(table: Table, plot_folder: str | None) -> str:

@@ -31,9 +31,14 @@ if __package__ in (None, ""):
     # run as a script: modules are found from the repository's root, not from this folder
     sys.path[0] = str(ROOT)
 
+import data_scripts  # noqa: E402
 from benchmarks.experiments import with_data_dir  # noqa: E402
 from benchmarks.results import Result, launched_in, load_results  # noqa: E402
+from modeling_aspert.configuration_aspert import AspertConfig  # noqa: E402
+from modeling_aspert.decoding import Predictions, join_records, learn_constraints  # noqa: E402
 from modeling_aspert.files import write_text  # noqa: E402
+from modeling_aspert.scoring import SCORE_NAMES, compute_scores  # noqa: E402
+from modeling_aspert.voting import vote  # noqa: E402
 
 KIND = "predictions scored again"
 RESCORED_FILE = "rescored.json"
@@ -114,40 +119,30 @@ def rescored(
         ValueError: predictions that do not fit the test data.
         OSError: no corpus.
     """
-    import data_scripts
-    from modeling_aspert.configuration_aspert import AspertConfig
-    from modeling_aspert.decoding import Predictions, join_records, learn_constraints
-    from modeling_aspert.scoring import compute_scores
-    from modeling_aspert.voting import vote
-
     runs: dict[str, dict[str, dict[str, Any]]] = {}
     voters: dict[tuple[Any, ...], dict[str, list[dict[str, Any]]]] = defaultdict(dict)
-    corpora: dict[tuple[str, str | None], tuple[Any, ...]] = {}
+    corpora: dict[tuple[str, str | None, int | None], tuple[Any, ...]] = {}
     for result in results:
         fields = result.content["fields"]
-        place = (fields["dataset"], fields.get("dataset_config"))
+        place = (fields["dataset"], fields.get("dataset_config"), fields.get("max_train_samples"))
         if place not in corpora:
             where = {"config_name": place[1], "data_dir": with_data_dir(fields, data_dir).get("data_dir")}
             data = data_scripts.load(place[0], **where)
             schema = data_scripts.load_schema(place[0], **where)
-            learnt, train_words = learn_constraints(data["train"]), {tuple(words) for words in data["train"]["tokens"]}
-            corpora[place] = (schema, learnt, list(data["test"]), train_words)
+            train = list(data["train"])[: place[2]]
+            train_words = {tuple(record["tokens"]) for record in train}
+            corpora[place] = (schema, learn_constraints(train), list(data["test"]), train_words)
         schema, learnt, gold, train_words = corpora[place]
-        types = {
-            "entity_types": list(schema.entity_types),
-            "relation_types": list(schema.relation_types),
-            "symmetric_relations": list(schema.symmetric_relations),
-        }
         with gzip.open(result.path.with_name(result.content["predictions"]), "rt", encoding="utf-8") as file:
             records = [json.loads(line) for line in file]
         scores: dict[str, dict[str, Any]] = {"spans": between_right_spans(records, gold, schema.symmetric_relations)}
         if unseen := without_shared(records, gold, train_words, schema.symmetric_relations):
             scores["unseen"] = unseen
         if is_free(result):
-            predicted = Predictions.from_records(records, AspertConfig(**types))
+            predicted = Predictions.from_records(records, AspertConfig(**schema.labels))
             scores["constraints"] = {}
             for name, constraints in CONSTRAINTS.items():
-                config = AspertConfig(**types, **{field: learnt[field] for field in constraints})
+                config = AspertConfig(**schema.labels, **{field: learnt[field] for field in constraints})
                 kept = predicted.constrained(config).per_sentence(len(records))
                 found = compute_scores(
                     join_records(gold, kept, config), gold, symmetric_relations=schema.symmetric_relations
@@ -181,8 +176,6 @@ def between_right_spans(
     Raises:
         ValueError: for lists of different lengths, or a record that is not in the SpERT format.
     """
-    from modeling_aspert.scoring import compute_scores
-
     scores = compute_scores(
         [_within(*pair) for pair in zip(predictions, references, strict=True)],
         [_within(*pair) for pair in zip(references, predictions)],
@@ -204,8 +197,6 @@ def without_shared(
     symmetric: Collection[str] = (),
 ) -> dict[str, float] | None:
     """The F1 scores without the sentences whose words stand in train, and how many ``sentences`` these are; None for none."""
-    from modeling_aspert.scoring import compute_scores
-
     pairs = list(zip(predictions, references, strict=True))
     kept = [pair for pair in pairs if tuple(pair[1]["tokens"]) not in train_words]
     if len(kept) == len(pairs):
@@ -215,8 +206,6 @@ def without_shared(
 
 
 def _f1(scores: Mapping[str, Any]) -> dict[str, float]:
-    from modeling_aspert.scoring import SCORE_NAMES
-
     return {name: scores[name] for name in SCORE_NAMES if name.endswith("_f1")}
 
 

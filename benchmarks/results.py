@@ -18,11 +18,14 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+import torch
+
+import data_scripts
 from benchmarks.experiments import Run, switches_of, with_data_dir
 from benchmarks.significance import SentenceCounts
 from modeling_aspert.files import write_bytes, write_text
 from modeling_aspert.model_card import processor_name
-from modeling_aspert.scoring import VIEWS
+from modeling_aspert.scoring import VIEWS, compute_scores
 
 KIND = "aspert training run"
 FORMAT = 1
@@ -161,9 +164,6 @@ def counted_predictions(
     Raises:
         ValueError: scores of all records that are not those of the run.
     """
-    import data_scripts
-    from modeling_aspert.scoring import compute_scores
-
     place = {"config_name": fields.get("dataset_config"), "data_dir": fields.get("data_dir")}
     gold = list(data_scripts.load(fields["dataset"], **place)["test"])
     schema = data_scripts.load_schema(fields["dataset"], **place)
@@ -218,8 +218,6 @@ def check_launched(run: Run, described: Mapping[str, Any]) -> None:
 
 def describe_machine() -> dict[str, Any]:
     """What the timings of a result depend on."""
-    import torch
-
     accelerator = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return {
         "processor": processor_name(),

@@ -13,11 +13,11 @@ from typing import Any
 
 import torch
 
+import data_scripts
 from benchmarks.experiments import ROOT
 from benchmarks.results import describe_machine
 from benchmarks.workloads import (
     Extraction,
-    Labels,
     build_model,
     calibrate,
     count_predicted,
@@ -60,7 +60,6 @@ class Setting:
     """
 
     def __init__(self, arguments: argparse.Namespace, limit: int | None = None) -> None:
-        import data_scripts
 
         self.arguments = arguments
         place = {"data_dir": arguments.data_dir}
@@ -68,7 +67,7 @@ class Setting:
         self.test = list(splits["test"])[:limit]
         self.train = list(splits["train"])
         schema = data_scripts.load_schema(arguments.dataset, **place)
-        self.labels = Labels(list(schema.entity_types), list(schema.relation_types), list(schema.symmetric_relations))
+        self.labels = schema.labels
         self.encoder = arguments.model or arguments.encoder
         if arguments.model and not is_trained(arguments.model):
             raise ValueError(f"--model {arguments.model} holds no trained ASpERT model: it has no config.json of one")

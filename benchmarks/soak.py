@@ -111,9 +111,7 @@ def make_model(folder: Path) -> None:
     )
     config = AspertConfig(
         encoder_config=encoder,
-        entity_types=schema.entity_types,
-        relation_types=schema.relation_types,
-        symmetric_relations=schema.symmetric_relations,
+        **schema.labels,
         span_classifier_size=32,
     )
     model = AspertForJointExtraction(config).eval()

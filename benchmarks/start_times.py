@@ -1,4 +1,4 @@
-"""Import time and `--help` time in fresh processes."""
+"""Import time, and the time of commands that load no model, in fresh processes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ def measure(repeats: int) -> dict[str, dict[str, float]]:
             repeats, _import_after, "import torch, transformers"
         ),
     }
-    found["aspert --help: s"] = _repeated(repeats, _run, [sys.executable, "-m", "aspert_cli", "--help"])
+    for options in (["--help"], ["validate", "data_scripts/quickstart/dev.json"]):
+        found[f"aspert {options[0]}: s"] = _repeated(repeats, _run, [sys.executable, "-m", "aspert_cli", *options])
     return found
 
 

@@ -160,9 +160,8 @@ def _check_fields(names: Iterable[str]) -> None:
     """Refuse a field that train.py does not have before any run starts."""
     import train
 
-    known = {action.dest for action in train.HfArgumentParser(
-        (train.ModelArguments, train.DataArguments, train.AspertTrainingArguments)
-    )._actions}  # fmt: skip
+    groups = (train.ModelArguments, train.DataArguments, train.AspertTrainingArguments)
+    known = {field.name for group in groups for field in dataclasses.fields(group)}
     for name in sorted(names):
         if name not in known:
             close = difflib.get_close_matches(name, known, n=1)

@@ -6,7 +6,6 @@ import copy
 import functools
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,20 +28,12 @@ from modeling_aspert import (
 from modeling_aspert.decoding import Predictions, decode
 from modeling_aspert.encoders import resolve_encoder
 from modeling_aspert.extraction import ExtractionOptions, Extractor, Sentence
+from modeling_aspert.processing_aspert import EncodedSentence
 
 # A random BERT base: the cost of 12 layers x 768 with no download.
 RANDOM_BASE = "random-base"
 # learning rate of timed steps: the arithmetic of a step, without a change that would alter the next one
 _LEARNING_RATE = 1e-9
-
-
-@dataclass
-class Labels:
-    """Types of a corpus."""
-
-    entity_types: list[str]
-    relation_types: list[str]
-    symmetric_relations: list[str]
 
 
 def load_processor(encoder: str, tokenizer: str) -> AspertProcessor:
@@ -52,17 +43,16 @@ def load_processor(encoder: str, tokenizer: str) -> AspertProcessor:
     return AspertProcessor(AutoTokenizer.from_pretrained(resolve_encoder(tokenizer)), max_tokens=512)
 
 
-def build_model(encoder: str, processor: AspertProcessor, labels: Labels) -> AspertForJointExtraction:
+def build_model(encoder: str, processor: AspertProcessor, labels: dict[str, list[str]]) -> AspertForJointExtraction:
     """A model with fresh heads, or the trained one where ``encoder`` is the folder of one; in evaluation mode, fp32."""
     torch.manual_seed(0)
-    fields: dict[str, Any] = vars(labels)
     if encoder == RANDOM_BASE:
         config = BertConfig(vocab_size=len(processor.tokenizer))
-        return AspertForJointExtraction(AspertConfig.from_preset("paper", encoder_config=config, **fields)).eval()
+        return AspertForJointExtraction(AspertConfig.from_preset("paper", encoder_config=config, **labels)).eval()
     path = resolve_encoder(encoder)
     if is_trained(path):
         return AspertForJointExtraction.from_pretrained(path).eval()
-    return AspertForJointExtraction.from_encoder_pretrained(path, **fields).eval()
+    return AspertForJointExtraction.from_encoder_pretrained(path, **labels).eval()
 
 
 def is_trained(path: str | Path) -> bool:
@@ -155,10 +145,9 @@ class Extraction:
     def in_whole_batches(self) -> list[dict[str, Any]]:
         """The annotations, batch by batch, with batches as large as was asked for: the library makes those of long
         sentences smaller."""
-        sentences = self.processor.encode(self.words)
         annotations = []
-        for batch in self.batches([sentence.num_tokens for sentence in sentences]):
-            output, word_spans, span_mask = self.forward([sentences[position] for position in batch])
+        for _, batch in self.batches():
+            output, word_spans, span_mask = self.forward(batch)
             decoded = library.decode(output, word_spans, span_mask, self.model.config)
             annotations += [
                 prediction.annotation(self.model.config) for prediction in decoded.per_sentence(len(batch))
@@ -167,18 +156,20 @@ class Extraction:
 
     def pieces(self) -> list[Extraction]:
         """Extractions of a batch each."""
-        sentences = self.processor.encode(self.words)
         return [
-            Extraction(self.model, self.processor, [self.records[position] for position in batch], self.batch_size)
-            for batch in self.batches([sentence.num_tokens for sentence in sentences])
+            Extraction(self.model, self.processor, [self.records[position] for position in positions], self.batch_size)
+            for positions, _ in self.batches()
         ]
 
-    def batches(self, lengths: Sequence[int]) -> list[list[int]]:
-        """Positions by batch, the longest sentences first."""
-        order = sorted(range(len(lengths)), key=lambda position: -lengths[position])
-        return [order[start : start + self.batch_size] for start in range(0, len(order), self.batch_size)]
+    def batches(self) -> Iterator[tuple[list[int], list[EncodedSentence]]]:
+        """Positions and sentences of each batch, the longest sentences first."""
+        sentences = self.processor.encode(self.words)
+        order = sorted(range(len(sentences)), key=lambda position: -sentences[position].num_tokens)
+        for start in range(0, len(order), self.batch_size):
+            positions = order[start : start + self.batch_size]
+            yield positions, [sentences[position] for position in positions]
 
-    def forward(self, sentences: Sequence[Any]) -> tuple[Any, Tensor, Tensor]:
+    def forward(self, sentences: Sequence[EncodedSentence]) -> tuple[Any, Tensor, Tensor]:
         tensors = self.collator.collate_candidates(sentences)
         device = self.model.device
         tensors = {name: values.to(device, non_blocking=True) for name, values in tensors.items()}
@@ -188,11 +179,7 @@ class Extraction:
 
     def encoder_batches(self) -> list[dict[str, Tensor]]:
         """What the encoder sees in each batch, ready on its device."""
-        sentences = self.processor.encode(self.words)
-        collated = (
-            self.collator.collate_candidates([sentences[position] for position in batch])
-            for batch in self.batches([sentence.num_tokens for sentence in sentences])
-        )
+        collated = (self.collator.collate_candidates(batch) for _, batch in self.batches())
         names = ("input_ids", "attention_mask")
         return [{name: tensors[name].to(self.model.device) for name in names} for tensors in collated]
 
@@ -254,12 +241,8 @@ def heads_only(extraction: Extraction) -> Callable[[], None]:
     The model keeps its encoder; the stand-in is there only while the work runs.
     """
     model = extraction.model
-    sentences = extraction.processor.encode(extraction.words)
-    batches = [
-        extraction.collator.collate_candidates([sentences[position] for position in batch])
-        for batch in extraction.batches([sentence.num_tokens for sentence in sentences])
-    ]
-    batches = [{name: values.to(model.device) for name, values in batch.items()} for batch in batches]
+    collated = (extraction.collator.collate_candidates(batch) for _, batch in extraction.batches())
+    batches = [{name: values.to(model.device) for name, values in batch.items()} for batch in collated]
     outputs: list[Any] = []
     encoder = model.encoder
     hook = encoder.register_forward_hook(lambda module, args, output: outputs.append(output))

@@ -6,7 +6,7 @@ from .converters import Conversion, convert
 from .problems import DataError, Problem, ValidationReport
 from .reading import read_records
 from .schema import LabelSchema
-from .splitting import split_records
+from .splitting import split_records, untrained_types
 from .validation import shared_sentences, validate_records
 
 if TYPE_CHECKING:
@@ -54,5 +54,6 @@ __all__ = [
     "read_records",
     "shared_sentences",
     "split_records",
+    "untrained_types",
     "validate_records",
 ]

@@ -40,6 +40,12 @@ class LabelSchema:
         if strangers:
             raise ValueError(f"symmetric_relations holds {strangers}, which are not among the relation_types")
 
+    @property
+    def labels(self) -> dict[str, list[str]]:
+        """The types under the names that a model's configuration has for them."""
+        names = ("entity_types", "relation_types", "symmetric_relations")
+        return {name: list(getattr(self, name)) for name in names}
+
     @classmethod
     def from_file(cls, path: str | PathLike[str]) -> LabelSchema:
         """Read a types file in SpERT's format.

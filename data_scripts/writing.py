@@ -35,6 +35,26 @@ def atomic_path(path: str | PathLike[str]) -> Iterator[Path]:
             temporary.unlink()
 
 
+def check_writable(path: str | PathLike[str], target: Path | None = None) -> None:
+    """Raise `OSError` for an output that cannot be written, before the work of making it.
+
+    `target` is where it goes, if not `path` itself. Nothing is left behind, neither the folders above it.
+    """
+    target = Path(path) if target is None else target
+    probe = target.with_name(f".{target.name}.{os.getpid()}.probe")
+    missing = [folder for folder in target.parents if not os.path.exists(folder)]
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise OSError(f"{path} cannot be written ({error.strerror}): choose another output") from error
+    finally:
+        for folder in missing:
+            with suppress(OSError):  # not made, or another run's too
+                folder.rmdir()
+
+
 def write_json(path: str | PathLike[str], value: Any) -> None:
     """Write one JSON value, indented. Raises `OSError`."""
     with atomic_path(path) as temporary:

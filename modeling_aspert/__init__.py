@@ -1,6 +1,6 @@
 """ASpERT: joint entity and relation extraction on Hugging Face transformers."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from transformers import AutoConfig, AutoModel, AutoProcessor
 from transformers.pipelines import PIPELINE_REGISTRY
@@ -9,10 +9,16 @@ from ._version import __version__ as __version__
 from .configuration_aspert import AspertConfig
 from .data_collator import AspertDataCollator
 from .dataset import EpochSampler, JointExtractionDataset
-from .extraction import ExtractionOptions, Extractor
+from .extraction import ExtractionOptions, Extractor, Sentence
 from .modeling_aspert import AspertForJointExtraction, AspertOutput
 from .pipeline import TASK, JointExtractionPipeline
 from .processing_aspert import AspertProcessor
+
+if TYPE_CHECKING:
+    from .trainer import AspertTrainer
+    from .training_arguments import AspertTrainingArguments
+    from .visualization import visualize
+    from .voting import VotingExtractor
 
 AutoConfig.register("aspert", AspertConfig)
 AutoModel.register(AspertConfig, AspertForJointExtraction)
@@ -27,14 +33,14 @@ AspertProcessor.register_for_auto_class("AutoProcessor")
 
 _LAZY = {
     "AspertTrainer": "trainer",
-    "AspertTrainingArguments": "trainer",
+    "AspertTrainingArguments": "training_arguments",
     "VotingExtractor": "voting",
     "visualize": "visualization",
 }
 
 
 def __getattr__(name: str) -> Any:
-    # what extraction does not need: the heavy parts of transformers, the templates
+    # what extraction does not need; the trainer has the heavy parts of transformers
     if name in _LAZY:
         from importlib import import_module
 
@@ -60,6 +66,7 @@ __all__ = [
     "Extractor",
     "JointExtractionDataset",
     "JointExtractionPipeline",
+    "Sentence",
     "VotingExtractor",
     "visualize",
 ]

@@ -1,18 +1,15 @@
-"""What the `aspert` command does; the options are declared in `aspert_cli.py`, which imports this when it must."""
+"""What the `aspert` command does with models; the options are declared in `aspert_cli.py`, which imports this when it must."""
 
 from __future__ import annotations
 
 import ctypes
 import json
 import os
-import shutil
 import sys
 import time
 from argparse import Namespace
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from functools import partial
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,45 +19,26 @@ from transformers.utils import cached_file
 
 import data_scripts
 from data_scripts.problems import folded
-from data_scripts.reading import read_json
-from data_scripts.splitting import untrained_types
-from data_scripts.writing import write_records
+from data_scripts.writing import check_writable
 
-from . import AspertConfig, AspertForJointExtraction, ExtractionOptions, Extractor, decoding, thresholds
-from .documents import check_language, split_sentences
+from . import AspertConfig, AspertForJointExtraction, ExtractionOptions, Extractor, Sentence, decoding, thresholds
+from .documents import check_language
 from .export import FORMATS, PAGE_SUFFIXES, choose_format, open_writer
-from .extraction import CHUNK_INPUTS, Sentence, chunks
+from .extraction import CHUNK_INPUTS, chunks
 from .files import whole_files, write_text
+from .model_files import read_object
 from .onnx_model import is_export, load_exported
 from .record_writer import check_target, json_line
+from .resumable_writer import ResumableJsonlWriter
 from .saved_models import load_config, load_saved, refuse_revision_of_folder
 from .scoring import VIEWS, compute_scores, format_scores
-from .streaming import InputRecord, ResumableJsonlWriter, count_records, input_files, read_inputs
+from .streaming import InputRecord, count_records, input_files, read_inputs
 from .voting import VotingExtractor
 
 # what a model's predictions depend on, as files of its folder
 _MODEL_FILES = ("*.safetensors", "*.onnx*", "config.json", "processor_config.json", "tokenizer*.json")
 # how often a long run gives freed memory back to the system
 _TRIM_SECONDS = 1.0
-_SHOWN = 20  # lines of problems with data
-
-
-@contextmanager
-def _naming_the_model(name: str) -> Iterator[None]:
-    """An error of the Hub's names the model, which may be a folder's name with a slip."""
-    try:
-        yield
-    except OSError as error:
-        if Path(name).is_dir() or isinstance(error, FileNotFoundError):
-            raise
-        reason = str(error).strip().partition("\n")[0]
-        raise OSError(f"{name}: neither a folder here nor a model that the Hub gives ({reason})") from error
-
-
-def _config(args: Namespace) -> AspertConfig:
-    """The configuration of a folder or Hub name."""
-    with _naming_the_model(args.model):
-        return load_config(args.model, args.revision)
 
 
 def load(args: Namespace) -> Extractor | VotingExtractor:
@@ -93,8 +71,7 @@ def _load(args: Namespace) -> Extractor:
     if exported:
         model, processor = load_exported(args.model)
     else:
-        with _naming_the_model(args.model):
-            model, processor = load_saved(args.model, getattr(torch, args.dtype), args.revision)
+        model, processor = load_saved(args.model, getattr(torch, args.dtype), args.revision)
     options = ExtractionOptions(
         relation_threshold=_thresholds(args.relation_threshold, model.config),
         entity_threshold=args.entity_threshold,
@@ -218,23 +195,8 @@ def _refuse_overwriting(path: str, inputs: Iterable[str]) -> None:
 
 
 def _check_output(path: str | os.PathLike, directory: bool = False) -> None:
-    """Raise for an output that cannot be written: before the model is loaded, not after hours.
-
-    Nothing is left behind, neither the folders above it.
-    """
-    target = check_target(path, directory)
-    probe = target.with_name(f".{target.name}.{os.getpid()}.probe")
-    missing = [folder for folder in target.parents if not os.path.exists(folder)]
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise OSError(f"{path} cannot be written ({error.strerror}): choose another output") from error
-    finally:
-        for folder in missing:
-            with suppress(OSError):  # not made, or another run's too
-                folder.rmdir()
+    """Raise for an output that cannot be written: before the model is loaded, not after hours."""
+    check_writable(path, check_target(path, directory))
 
 
 def _model_files(args: Namespace) -> list[dict[str, Any]]:
@@ -337,7 +299,7 @@ def evaluate(args: Namespace) -> None:
                 f"--output {args.output} holds a model, and the scores are those of a vote: name another folder"
             )
         _check_output(Path(args.output) / "scores.json")
-    config = _config(args)
+    config = load_config(args.model, args.revision)
     gold = _annotated(args.data, config)
     predicted = _predicted(load(args), gold)
     scores = compute_scores(predicted, gold, config.entity_types, config.relation_types, config.symmetric_relations)
@@ -355,7 +317,7 @@ def evaluate(args: Namespace) -> None:
         )
 
 
-def _check_page(path: str, inputs: Sequence[str]) -> None:
+def check_page(path: str, inputs: Sequence[str]) -> None:
     """Refuse a place for a page that is an input or means another format."""
     _refuse_overwriting(path, inputs)
     suffix = Path(path).suffix
@@ -370,7 +332,7 @@ def _check_page(path: str, inputs: Sequence[str]) -> None:
 def show(args: Namespace) -> None:
     from .visualization import visualize
 
-    _check_page(args.output, args.inputs)
+    check_page(args.output, args.inputs)
     records = _inputs(args)
     extractor = load(args)
     predicted = list(_run(extractor, _chunks(records), as_words=False))
@@ -378,140 +340,8 @@ def show(args: Namespace) -> None:
     print(f"{len(predicted)} records drawn in {args.output}")
 
 
-def _print_counts(records: Sequence[Mapping[str, Any]], schema: data_scripts.LabelSchema | None) -> None:
-    """How often each type occurs; those of a types file that do not, too."""
-    for kind, known in (("entities", "entity_types"), ("relations", "relation_types")):
-        counts = Counter(dict.fromkeys(getattr(schema, known, ()), 0))
-        counts.update(item["type"] for record in records for item in record[kind])
-        print(f"  {kind}: {', '.join(f'{name} {count}' for name, count in counts.most_common()) or 'none'}")
-
-
-@contextmanager
-def _all_problems() -> Iterator[None]:
-    """Print several problems with data, which `main` would only count."""
-    try:
-        yield
-    except data_scripts.DataError as error:
-        if len(error.problems) == 1:
-            raise
-        lines = folded(error.problems)
-        for line in lines[:_SHOWN]:
-            print(f"error: {line}", file=sys.stderr)
-        if len(lines) > _SHOWN:
-            print(f"… and {len(lines) - _SHOWN} more", file=sys.stderr)
-        raise ValueError(f"{len(error.problems)} problems: nothing was done") from error
-
-
-def validate(args: Namespace) -> None:
-    if args.page is not None:
-        _check_page(args.page, args.data)
-    with _all_problems():
-        schema = data_scripts.LabelSchema.from_file(args.types) if args.types else None
-    failed = 0
-    sound = {}
-    for path in args.data:
-        try:
-            records = data_scripts.read_records(path)
-        except data_scripts.DataError as error:
-            if len(args.data) == len(error.problems) == 1:
-                raise
-            print("\n".join(f"error: {line}" for line in folded(error.problems)))
-            failed += 1
-            continue
-        report = data_scripts.validate_records(records, schema, path, args.max_span_width)
-        for line in folded(report.errors):
-            print(f"error: {line}")
-        for line in folded(report.warnings):
-            print(f"warning: {line}")
-        found = {"record": records, "error": report.errors, "warning": report.warnings}
-        counts = (f"{len(items)} {name}{'' if len(items) == 1 else 's'}" for name, items in found.items())
-        print(f"{path}: {', '.join(counts)}")
-        failed += bool(report.errors)
-        if not report.errors:
-            _print_counts(records, schema)
-            sound[path] = records
-    for problem in data_scripts.shared_sentences(sound):
-        print(f"warning: {problem}")
-    if args.page is not None and sound:
-        from .visualization import visualize
-
-        drawn = [record for records in sound.values() for record in records]
-        visualize(drawn, args.page, ", ".join(sound), schema.symmetric_relations if schema else ())
-        print(f"{len(drawn)} records drawn in {args.page}")
-    if failed:
-        raise ValueError(f"files with errors: {failed} of {len(args.data)}")
-
-
-def split(args: Namespace) -> None:
-    folder = Path(args.output)
-    shares = {"train": 1 - args.dev - args.test, "dev": args.dev, "test": args.test}
-    files = {name: folder / f"{name}.json" for name, share in shares.items() if share or name == "train"}
-    types_file = folder / "types.json"
-    keep_types = args.types is not None and os.path.realpath(args.types) == os.path.realpath(types_file)
-    for file in (*files.values(), *(() if keep_types else (types_file,))):
-        if file.exists():
-            raise FileExistsError(f"{file} is there already, and would be overwritten: name another folder")
-    _check_output(files["train"])
-    with _all_problems():
-        schema = data_scripts.LabelSchema.from_file(args.types) if args.types else None
-        records = data_scripts.read_records(args.data)
-        report = data_scripts.validate_records(records, schema, args.data)
-        report.raise_for_errors()
-    if schema is None:
-        schema = data_scripts.LabelSchema.from_records(records)
-        if not schema.entity_types:
-            raise ValueError(
-                f"{args.data}: no entities, and so no types: annotate some, or name a types file (--types)"
-            )
-    try:
-        splits = data_scripts.split_records(records, dev=args.dev, test=args.test, by=args.by, seed=args.seed)
-    except ValueError as error:
-        raise ValueError(f"{args.data}: {error}") from None
-    named = {str(files[name]): part for name, part in splits.items()}
-    for line in (*folded(report.warnings), *data_scripts.shared_sentences(named), *untrained_types(named)):
-        print(f"warning: {line}", file=sys.stderr)
-    for name, part in splits.items():
-        share = len(part) / len(records)
-        if name != "train" and abs(share - shares[name]) > shares[name] / 2:
-            print(
-                f"warning: {files[name]}: {share:.0%} of the records, not {shares[name]:.0%}: the {args.by}s are few or large; "
-                f"{'add data' if args.by == 'sentence' else 'split by sentence, or add data'}",
-                file=sys.stderr,
-            )
-    if args.types is None and schema.relation_types:
-        print(
-            f"warning: {types_file}: no relation is symmetric; name a types file that says which are", file=sys.stderr
-        )
-    with whole_files(folder) as temporary:
-        for name, part in splits.items():
-            write_records(temporary / files[name].name, part)
-        if args.types is None:
-            schema.to_file(temporary / types_file.name)
-        elif not keep_types:
-            shutil.copyfile(args.types, temporary / types_file.name)
-    for name, part in splits.items():
-        print(f"{files[name]}: {len(part)} of {len(records)} records")
-        _print_counts(part, schema)
-
-
-def convert(args: Namespace) -> None:
-    if args.language is not None and not args.split_sentences:
-        raise ValueError(f"--language {args.language} is for --split-sentences: add it, or leave the language out")
-    splitter = partial(split_sentences, language=args.language or "en") if args.split_sentences else None
-    with _all_problems():
-        conversion = data_scripts.convert(
-            args.source_format, args.input, args.output, args.types_output, args.symmetric or (), splitter
-        )
-    for line in folded(conversion.warnings):
-        print(f"warning: {line}", file=sys.stderr)
-    entities = sum(len(record["entities"]) for record in conversion.records)
-    relations = sum(len(record["relations"]) for record in conversion.records)
-    print(f"{args.output}: {len(conversion.records)} sentences, {entities} entities, {relations} relations")
-    _print_counts(conversion.records, None)
-
-
 def info(args: Namespace) -> None:
-    config = _config(args)
+    config = load_config(args.model, args.revision)
     encoder, processor = config.encoder_config, _json_beside(args, "processor_config.json")
     with torch.device("meta"):  # sizes, no numbers
         parameters = sum(weights.numel() for weights in AspertForJointExtraction(config).parameters())
@@ -557,8 +387,7 @@ def _json_beside(args: Namespace, name: str) -> dict[str, Any]:
         path = cached_file(args.model, name, revision=args.revision)
     except OSError:
         return {}
-    fields = read_json(Path(path))
-    return fields if isinstance(fields, dict) else {}
+    return read_object(path)
 
 
 def _headline(args: Namespace, split: str, prefix: str) -> str | None:
@@ -595,8 +424,7 @@ def export_onnx(args: Namespace) -> None:
     check_extra()
     if not is_export(args.output):
         _refuse_existing_model(args.output)
-    with _naming_the_model(args.model):
-        model, processor = load_saved(args.model, revision=args.revision)
+    model, processor = load_saved(args.model, revision=args.revision)
     export_onnx(model, processor, args.output, int8=args.int8)
     size = sum(file.stat().st_size for file in Path(args.output).glob("*.onnx*")) / 2**20
     print(f"{args.output}: {size:.0f} MiB of graphs; `aspert predict {args.output} ...` runs them")
@@ -658,7 +486,7 @@ def _require_saved_model(model: str) -> None:
 def _store(model: str, fields: Mapping[str, Any]) -> None:
     """Change fields of a model's configuration, and nothing else in it."""
     file = Path(model) / "config.json"
-    write_text(file, json.dumps({**read_json(file), **fields}, indent=2, sort_keys=True) + "\n")
+    write_text(file, json.dumps({**read_object(file), **fields}, indent=2, sort_keys=True) + "\n")
     if any(Path(model).glob("*_results.json")):
         mend = f"train.py DATA.yaml --encoder {model} --output_dir {model} --do_train false --do_predict true"
         print(

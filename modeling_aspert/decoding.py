@@ -80,22 +80,27 @@ class Predictions:
         before = np.concatenate([[0], kept.cumsum()])
         relations[:, 1:3] = before[ends] - before[first]
         alive = kept[ends].all(axis=1)
-        return Predictions(
-            self.entities[kept], self.entity_scores[kept], relations[alive], self.relation_scores[alive]
+        return replace(
+            self,
+            entities=self.entities[kept],
+            entity_scores=self.entity_scores[kept],
+            relations=relations[alive],
+            relation_scores=self.relation_scores[alive],
         )
 
     def of_relations(self, kept: np.ndarray) -> Predictions:
         """All entities, and some of the relations, by a mask [M]."""
         return replace(self, relations=self.relations[kept], relation_scores=self.relation_scores[kept])
 
-    def constrained(self, config: AspertConfig) -> Predictions:
-        """What ``relation_type_constraints`` and ``entity_overlap`` leave, as if they had been there in decoding."""
+    def constrained(self, config: AspertConfig, entity_overlap: str | None = None) -> Predictions:
+        """What ``relation_type_constraints`` and ``entity_overlap`` (default: the configuration's) leave."""
         predictions = self
         if config.relation_type_constraints:
             first = np.searchsorted(self.entities[:, 0], self.relations[:, 0])
             head, tail = (self.entities[first + end, 3] for end in self.relations[:, 1:3].T)
             predictions = self.of_relations(allowed_types(config)[self.relations[:, 3], head, tail])
-        return without_overlaps(predictions) if config.entity_overlap == "flat" else predictions
+        flat = (config.entity_overlap if entity_overlap is None else entity_overlap) == "flat"
+        return without_overlaps(predictions) if flat else predictions
 
     def best_relations(self, most: int) -> Predictions:
         """All entities, and of each sentence's relations the ``most`` with the highest scores; the others are left out."""
@@ -171,8 +176,6 @@ def decode(
     veto = (config.relation_threshold if by_type else relation_threshold) if config.relation_none_class else None
     (sentence, head, tail, kind), relation_scores, left_out = _candidates(output, limits, veto)
     both = (relation_scores >= limits.numpy()[kind]) & kept[sentence, head] & kept[sentence, tail]
-    if config.relation_type_constraints:
-        both &= allowed_types(config)[kind, types[sentence, head] - 1, types[sentence, tail] - 1]
     sentence, head, tail, kind = sentence[both], head[both], tail[both], kind[both]
     # position of each kept span among its sentence's entities; these are sorted by (start, end)
     position = kept.cumsum(-1) - 1
@@ -180,9 +183,8 @@ def decode(
     swapped = np.asarray(config.symmetric_flags, dtype=bool)[kind] & (head > tail)
     head, tail = np.where(swapped, tail, head), np.where(swapped, head, tail)
     relations = np.column_stack([sentence, head, tail, kind])
-    predictions = Predictions(entities, scores[batch_index, span], *_highest(relations, relation_scores[both]))
-    flat = (config.entity_overlap if entity_overlap is None else entity_overlap) == "flat" and span_labels is None
-    return replace(without_overlaps(predictions) if flat else predictions, left_out=left_out)
+    found = Predictions(entities, scores[batch_index, span], *_highest(relations, relation_scores[both]), left_out)
+    return found.constrained(config, entity_overlap if span_labels is None else "allow")
 
 
 def _candidates(output: AspertOutput, limits: Tensor, veto: float | None) -> tuple[np.ndarray, np.ndarray, int]:

@@ -61,9 +61,11 @@ def read_config(name_or_path: str | os.PathLike[str], **place: Any) -> dict[str,
     try:
         return PretrainedConfig.get_config_dict(name_or_path, **place)[0]
     except OSError as error:
-        if str(name_or_path) in str(error):
+        if Path(name_or_path).is_dir():
             raise
-        raise OSError(one_line(error, name_or_path)) from error
+        # a folder's name with a slip is taken for one of the Hub
+        reason = str(error).strip().partition("\n")[0]
+        raise OSError(f"{name_or_path}: neither a folder here nor a model that the Hub gives ({reason})") from error
 
 
 def local_file(name_or_path: str | os.PathLike[str], file: str, place: dict[str, Any]) -> Path:

@@ -30,7 +30,7 @@ def write_evaluation(
 ) -> None:
     """Write ``scores_SPLIT.json``, ``error_analysis_SPLIT.html`` and, with matplotlib, ``per_type_SPLIT.png``.
 
-    A model that found fifty times what there is gets no page of errors, but a warning.
+    A model that found more than fifty times what there is, and over 5,000, gets no page of errors, but a warning.
 
     Args:
         folder: where to; made if it does not exist.

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from data_scripts.reading import json_type, read_json
-
 from .configuration_aspert import AspertConfig
-from .model_files import naming, read_config
+from .model_files import naming, read_config, read_object
 from .modeling_aspert import AspertForJointExtraction
 from .processing_aspert import AspertProcessor
 
@@ -42,7 +39,7 @@ def load_processor(name_or_path: str, config: AspertConfig, revision: str | None
     folder = Path(name_or_path)
     if folder.is_dir():
         for name in ("processor_config.json", "tokenizer.json", "tokenizer_config.json"):
-            _read_object(folder / name)
+            read_object(folder / name)
     with naming(name_or_path, ": the processor"):
         try:
             processor = AspertProcessor.from_pretrained(name_or_path, **({"revision": revision} if revision else {}))
@@ -57,20 +54,15 @@ def load_processor(name_or_path: str, config: AspertConfig, revision: str | None
 def load_config(name_or_path: str, revision: str | None = None) -> AspertConfig:
     """The configuration of a folder or Hub name. Raises as :func:`load_saved`."""
     refuse_revision_of_folder(name_or_path, revision)
-    folder = Path(name_or_path)
-    file = folder / "config.json"
-    if folder.is_dir():
-        fields = _read_object(file)
-    else:
-        refuse_missing_folder(name_or_path)
-        file = f"{name_or_path}/config.json"
-        fields, _ = AspertConfig.get_config_dict(name_or_path, **({"revision": revision} if revision else {}))
+    refuse_missing_folder(name_or_path)
+    fields = read_config(name_or_path, **({"revision": revision} if revision else {}))
+    file = f"{name_or_path}/config.json"
     if fields.get("model_type") != AspertConfig.model_type:
         raise ValueError(
             f"{file}: model_type = {fields.get('model_type')!r}, not {AspertConfig.model_type!r}: this is no model of "
             f"this library; `python train.py --encoder {name_or_path}` makes one of an encoder"
         )
-    with naming(str(file)):
+    with naming(file):
         return AspertConfig.from_dict(fields)
 
 
@@ -100,10 +92,3 @@ def refuse_revision_of_folder(name_or_path: str, revision: str | None) -> None:
     """Raise ValueError for the revision of a folder, which has none."""
     if revision is not None and Path(name_or_path).is_dir():
         raise ValueError(f"revision {revision} is for a Hub name, but {name_or_path} is a folder: leave it out")
-
-
-def _read_object(file: Path) -> dict[str, Any]:
-    fields = read_json(file)
-    if not isinstance(fields, dict):
-        raise ValueError(f"{file}: {json_type(fields)}, not an object: save the model again")
-    return fields

@@ -59,9 +59,7 @@ def load_spert(
     config = AspertConfig.from_preset(
         "spert",
         encoder_config=encoder_config,
-        entity_types=list(schema.entity_types),
-        relation_types=list(schema.relation_types),
-        symmetric_relations=list(schema.symmetric_relations),
+        **schema.labels,
         width_embedding_size=weights["size_embeddings.weight"].shape[1],
         max_span_width=max_span_width,
         relation_threshold=relation_threshold,

@@ -1,4 +1,4 @@
-"""Extracted entities and relations as one HTML page that needs nothing else: no network, no fonts, no scripts.
+"""Extracted entities and relations as one HTML page that needs nothing else: no network, no fonts, no other script.
 
 The page draws in the browser (``page.js``) from JSON that is embedded in it. Whatever comes from a record reaches the
 document as JSON and then as text nodes, or through an autoescaping template, and a content security policy lets no

@@ -5,12 +5,10 @@ from __future__ import annotations
 import itertools
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 from .extraction import Extractor, Sentence, refuse_single
-
-_T = TypeVar("_T")
 
 
 def vote(records: Sequence[Mapping[str, Any]]) -> dict[str, list[dict[str, Any]]]:
@@ -93,18 +91,16 @@ class VotingExtractor:
 
     def annotate(self, sentences: Iterable[Sentence]) -> Iterator[dict[str, list[dict[str, Any]]]]:
         """As :meth:`Extractor.annotate`; ValueError for a sentence with given entities, on which there is no vote."""
-        for records in self._together(Extractor.annotate, sentences, "sentence"):
+        for records in self._together("annotate", sentences, "sentence"):
             yield vote(records)
 
     def extract(self, inputs: Iterable[str | Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
         """As :meth:`Extractor.extract`; ValueError for an input with given entities, on which there is no vote."""
         refuse_single(inputs)
-        for records in self._together(Extractor.extract, inputs, "input"):
+        for records in self._together("extract", inputs, "input"):
             yield {"text": records[0]["text"], **vote(records)}
 
-    def _together(
-        self, run: Callable[..., Iterator[_T]], inputs: Iterable[Any], kind: str
-    ) -> Iterator[tuple[_T, ...]]:
+    def _together(self, method: str, inputs: Iterable[Any], kind: str) -> Iterator[tuple[dict[str, Any], ...]]:
         """What each model makes of each input, of which none may have given entities."""
 
         def checked(number: int, given: Any) -> Any:
@@ -117,4 +113,4 @@ class VotingExtractor:
             return given
 
         copies = itertools.tee(map(checked, itertools.count(), inputs), len(self.extractors))
-        return zip(*map(run, self.extractors, copies), strict=True)
+        return zip(*(getattr(one, method)(copy) for one, copy in zip(self.extractors, copies)), strict=True)

@@ -20,7 +20,7 @@ import pyarrow.parquet
 import pytest
 import transformers
 from safetensors.torch import load_file
-from transformers import FNetConfig
+from transformers import FNetConfig, PretrainedConfig
 
 import aspert_cli
 import data_scripts
@@ -328,7 +328,7 @@ def test_a_name_that_is_no_model_is_named(tmp_path, monkeypatch, capsys):
     def unreachable(*args, **kwargs):
         raise OSError("We cannot connect\nCheck your connection")
 
-    monkeypatch.setattr(AspertConfig, "get_config_dict", unreachable)
+    monkeypatch.setattr(PretrainedConfig, "get_config_dict", unreachable)
     monkeypatch.chdir(tmp_path)
     expected = "error: nope: neither a folder here nor a model that the Hub gives (We cannot connect)"
     assert failed(capsys, "predict", "nope", "--text", "x") == expected
@@ -753,6 +753,20 @@ def test_validate(data, tmp_path, capsys):
     assert "data.json" in out and "record 0" in out and "entities[0]" in out and "'Person'" in out
 
 
+def test_commands_on_data_import_nothing_heavy(data, tmp_path):
+    doccano = tmp_path / "doccano.jsonl"
+    doccano.write_text(json.dumps({"id": 1, "text": "Ann sings.", "entities": [], "relations": []}))
+    commands = [
+        ["validate", str(data)],
+        ["convert", "doccano", str(doccano), str(tmp_path / "converted.json")],
+        ["split", str(data), "--output", str(tmp_path / "splits"), "--by", "sentence"],
+    ]
+    code = "import aspert_cli, sys; print(aspert_cli.main(sys.argv[1:]), 'torch' in sys.modules, 'transformers' in sys.modules)"
+    for command in commands:
+        done = subprocess.run([sys.executable, "-c", code, *command], capture_output=True, text=True, cwd=ROOT)
+        assert done.stdout.splitlines()[-1:] == ["0 False False"], done
+
+
 def test_validate_folds_what_is_alike(tmp_path, capsys):
     """Records of doccano: one cause, one line."""
     path = tmp_path / "doccano.jsonl"
@@ -867,7 +881,7 @@ def test_learn_constraints_checks_its_data(tmp_path, data, capsys):
     assert (folder / "config.json").read_bytes() == before
     data.write_text(json.dumps([good]))
     (folder / "config.json").write_text('{"a')
-    assert f"{folder}/config.json: not JSON at line 1" in failed(capsys, "learn-constraints", folder, data)
+    assert f"{folder}/config.json: no JSON (" in failed(capsys, "learn-constraints", folder, data)
 
 
 def test_errors_are_one_line(folder, data, tmp_path, capsys):

