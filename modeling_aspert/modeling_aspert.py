@@ -475,6 +475,8 @@ class AspertForJointExtraction(AspertPreTrainedModel):
             # a graph would be compiled for each way of packing
             or torch.compiler.is_compiling()
             or config.model_type not in PACKABLE
+            # it would see what comes after: transformers takes the mask of a packing as it is
+            or getattr(config, "is_decoder", False)
             or config._attn_implementation not in ("eager", "sdpa")
         ):
             return None

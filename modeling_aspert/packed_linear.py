@@ -18,6 +18,9 @@ from torch.nn import functional as F
 
 # Sub-words of a batch up to which the product from packed weights is the faster one.
 MAX_ROWS = 64
+# Values of a weight that are looked at before it is used, to see whether it was changed. A prime, so that they are not all
+# of one column.
+_SAMPLED = 97
 # Layers of one module that see the same input, by the names that transformers gives them: one product does for all.
 _TOGETHER = (("query", "key", "value"), ("q", "k", "v"), ("q_lin", "k_lin", "v_lin"))
 # stands for a parameter that pruning or a parametrization has put elsewhere
@@ -62,8 +65,8 @@ class PackedWeights:
     """The weights of a layer, or of layers that see the same input, as one. They take as much memory as the layers' own.
 
     They are packed when they are first needed, and again where they were changed: by a training, of which a layer sees a
-    forward pass, in place or by other tensors. What is written into ``.data``, as when an adapter is merged, is seen by the
-    first value of a weight. Several threads may use them at once.
+    forward pass, in place or by other tensors. What is written into ``.data``, as when an adapter is merged, is seen by some
+    values of each weight. Several threads may use them at once.
     """
 
     def __init__(self, layers: Sequence[nn.Linear]) -> None:
@@ -106,8 +109,8 @@ class PackedWeights:
         if not all(map(_can_be_packed, sources)):
             return None
         stamps = [(source.data_ptr(), source._version) for source in sources]
-        # of what is written into `.data` nobody is told
-        stamps += [(weight[0, 0].item(),) for weight in weights]
+        # of what is written into `.data` nobody is told; the bias of a single layer is used as it is
+        stamps += [(_sample(source),) for source in (weights + biases if len(weights) > 1 else weights)]
         packed = self.packed
         if packed is None or packed.stamps != stamps:
             weight = torch.ops.mkldnn._reorder_linear_weight(_joined(weights), None)
@@ -128,6 +131,14 @@ def _can_be_packed(source: Any) -> bool:
     """Whether a weight can be packed. Of one made in inference mode no one could tell whether it was changed."""
     plain = type(source) is nn.Parameter and source.dtype is torch.float32 and source.is_cpu
     return plain and not source.is_inference()
+
+
+def _sample(source: Tensor) -> float:
+    """The sum of some values from all over a weight, or of a bias."""
+    if source.dim() == 1 or not source.is_contiguous():
+        return source.sum().item()
+    step = -(-source.numel() // _SAMPLED)
+    return source.as_strided((source.numel() // step,), (step,)).sum().item()
 
 
 def _joined(parts: list[Tensor]) -> Tensor:

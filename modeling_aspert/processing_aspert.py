@@ -358,7 +358,7 @@ def _is_lowercase_stated(name_or_path: str | os.PathLike[str], place: dict[str, 
     return bool(stated)
 
 
-@functools.lru_cache(maxsize=1024)
+@functools.lru_cache(maxsize=128)  # of long sentences, each is a megabyte
 def candidate_spans(num_words: int, max_width: int) -> np.ndarray:
     """All word spans of 1 to ``max_width`` words: int64 [S, 2], sorted by (start, end). Read-only, cached."""
     max_width = min(max_width, num_words)

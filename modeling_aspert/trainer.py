@@ -128,6 +128,7 @@ class AspertTrainer(Trainer):
         self.model_card: ModelCardData | None = None
         self.predicted_records: list[dict[str, Any]] = []
         self._evaluated: JointExtractionDataset | None = None
+        self._evaluation: tuple[Any, AspertConfig] | None = None
         self._left_out = 0
         callbacks = list(callbacks or ())
         if args.early_stopping_patience is not None:
@@ -211,6 +212,15 @@ class AspertTrainer(Trainer):
     def _evaluation_dataloader(self, build: Any, dataset: Any) -> DataLoader:
         if not isinstance(dataset, str):  # the name of one of several
             _check_dataset(dataset, self.collator.config)
+        # the Trainer keeps persistent workers for the next evaluation, whatever data or model that is of
+        data = self.eval_dataset if dataset is None else dataset
+        if (
+            self._evaluation is None
+            or self._evaluation[0] is not data
+            or self._evaluation[1] is not self.collator.config
+        ):
+            self.__dict__.pop("_eval_dataloaders", None)
+            self._evaluation = data, self.collator.config
         training = self.data_collator, self.args.dataloader_drop_last
         self.data_collator = AspertDataCollator(self.collator.processor, self.collator.config, training=False)
         # all sentences are scored
@@ -280,9 +290,10 @@ class AspertTrainer(Trainer):
                 "fused": self.args.optim == "adamw_torch_fused",
             }
             self.optimizer_cls_and_kwargs = UncorrectedAdamW, options
+        is_new = self.optimizer is None
         optimizer = super().create_optimizer(model)
         rate = self.args.head_learning_rate
-        if rate is None:
+        if rate is None or not is_new:
             return optimizer
         encoder = {id(parameter) for parameter in self.accelerator.unwrap_model(self.model).encoder.parameters()}
         for group in list(optimizer.param_groups):

@@ -151,8 +151,8 @@ class AspertTrainingArguments(TrainingArguments):
                 f"report_to = {missing[0]!r} is not installed: pip install {missing[0]}, or choose one of "
                 f"{', '.join(['none', *installed])}"
             )
-        if self.lr_scheduler_type == SchedulerType.REDUCE_ON_PLATEAU:
-            # torch's own default waits for a loss
+        if self.lr_scheduler_type in (SchedulerType.REDUCE_ON_PLATEAU, "greedy"):
+            # their own default waits for a loss
             self.lr_scheduler_kwargs = {"mode": "max", **(self.lr_scheduler_kwargs or {})}
         if not torch.cuda.is_available():
             # nothing to pin memory for; torch would warn at every epoch

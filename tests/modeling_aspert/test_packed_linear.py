@@ -328,8 +328,21 @@ def test_what_is_not_plain(kind):
         torch.testing.assert_close(layer(values), F.linear(values, layer.weight, layer.bias))
 
 
-def test_a_merged_adapter_counts():
-    """It is written into `.data`, of which nobody is told."""
+def add_noise(layer):
+    layer.weight.data += 0.1 * torch.randn_like(layer.weight)
+
+
+def cut_rows(layer):
+    layer.weight.data[1:] = 0
+
+
+def move_biases(layer):
+    layer.bias.data[1:] += 1
+
+
+@pytest.mark.parametrize("change", [add_noise, cut_rows, move_biases])
+def test_what_is_written_into_data_counts(change):
+    """As when an adapter is merged, or a layer is pruned; nobody is told of it."""
     model = tiny.make_model()
     batch = tiny.make_batch(model.config, training=False, indices=[0])
     del batch["word_spans"]
@@ -338,7 +351,7 @@ def test_a_merged_adapter_counts():
     assert any(is_packed(layer) for layer in model.encoder.modules() if isinstance(layer, torch.nn.Linear))
     for layer in model.encoder.modules():
         if isinstance(layer, torch.nn.Linear):
-            layer.weight.data += 0.1 * torch.randn_like(layer.weight)
+            change(layer)
     with torch.inference_mode():
         after = model(**batch).span_logits
     with torch.no_grad():

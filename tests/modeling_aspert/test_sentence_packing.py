@@ -119,6 +119,9 @@ def test_only_in_training_and_where_it_saves_a_row():
     assert model._packing(torch.ones(3, 7, dtype=torch.long)) is None
     with mock.patch.object(torch.compiler, "is_compiling", return_value=True):
         assert model._packing(mask) is None
+    causal = copy.deepcopy(model)
+    causal.config.encoder_config.is_decoder = True
+    assert causal._packing(mask) is None
     other = copy.deepcopy(model)
     other.encoder.config._attn_implementation = "flash_attention_2"
     assert other._packing(mask) is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ import pytest
 import torch
 from tiny import FAMILIES, RECORDS, WithStart, make_batch, make_model, make_processor
 from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, TrainingArguments
-from transformers.trainer_utils import HubStrategy
+from transformers.trainer_utils import HubStrategy, SchedulerType
 
 import modeling_aspert.trainer as trainer_module
 from modeling_aspert import (
@@ -246,6 +247,26 @@ def test_loader_workers_change_nothing(encoder: Path, tmp_path: Path) -> None:
     assert_same_steps(persistent, plain, tolerance=0.0)
 
 
+def test_workers_that_stay_evaluate_what_is_asked_for(encoder: Path, tmp_path: Path) -> None:
+    """Not the data or the width of candidates of the evaluation before."""
+    workers = {"dataloader_num_workers": 1, "dataloader_persistent_workers": True}
+    trainer = make_trainer(encoder, tmp_path, make_records(5, 3), {"max_span_width": 1}, **workers)
+    records = make_records(3, 4)
+    first, second = (
+        JointExtractionDataset(some, trainer.collator.processor, trainer.model.config)
+        for some in (records[:2], records)
+    )
+    for dataset in (first, second, first):
+        trainer.evaluate(dataset)
+        assert [one["tokens"] for one in trainer.predicted_records] == [one["tokens"] for one in dataset.records]
+    loader = trainer.get_eval_dataloader(first)
+    assert trainer.get_eval_dataloader(first) is loader
+    trainer.collator.config = trainer.model.config = copy.deepcopy(trainer.model.config)
+    trainer.model.config.max_span_width = 3
+    (batch,) = trainer.get_eval_dataloader(first)
+    assert batch["span_widths"].max() == 3
+
+
 def test_order_and_negatives_are_new_in_every_epoch(encoder: Path, tmp_path: Path, monkeypatch: Any) -> None:
     records = make_records(9, 6)
     trainer = make_trainer(
@@ -358,6 +379,17 @@ def test_parameter_groups(
         assert group["weight_decay"] == (0.0 if free else 0.01), name
         assert (group["betas"], group["eps"]) == ((0.9, 0.999), 1e-4)
     assert sum(group["weight_decay"] == 0 for group in groups.values()) > 20
+
+
+def test_an_optimizer_that_is_there_stays_as_it_is(
+    encoder: Path, records: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    """The Trainer asks for it again where it tries a smaller batch; a checkpoint with other groups could not be resumed."""
+    trainer = make_trainer(encoder, tmp_path, records, learning_rate=1e-4, head_learning_rate=3e-3)
+    before = groups_by_name(trainer)
+    groups = [(len(group["params"]), group["lr"]) for group in trainer.optimizer.param_groups]
+    assert groups_by_name(trainer) == before
+    assert [(len(group["params"]), group["lr"]) for group in trainer.optimizer.param_groups] == groups
 
 
 def test_head_learning_rate_follows_the_schedule(encoder: Path, tmp_path: Path) -> None:
@@ -563,8 +595,11 @@ def test_thresholds_that_cannot_be_learnt_are_refused_before_predicting(
         trainer.learn_thresholds(trainer.train_dataset)
 
 
-def test_a_rate_that_waits_for_a_plateau_waits_for_a_score(tmp_path: Path) -> None:
-    wanted = {"output_dir": str(tmp_path), "use_cpu": True, "lr_scheduler_type": "reduce_lr_on_plateau"}
+@pytest.mark.parametrize("scheduler", ["reduce_lr_on_plateau", "greedy"])
+def test_a_rate_that_waits_for_a_plateau_waits_for_a_score(tmp_path: Path, scheduler: str) -> None:
+    if scheduler not in list(SchedulerType):
+        pytest.skip("this version of transformers has no such scheduler")
+    wanted = {"output_dir": str(tmp_path), "use_cpu": True, "lr_scheduler_type": scheduler}
     assert AspertTrainingArguments(**wanted).lr_scheduler_kwargs == {"mode": "max"}
     kwargs = {"patience": 1, "mode": "min"}
     assert AspertTrainingArguments(**wanted, lr_scheduler_kwargs=kwargs).lr_scheduler_kwargs == kwargs
