@@ -35,9 +35,11 @@ as each table says.
 
 - *Difference*: the mean minus that of the table's baseline; where the units are folds, over the folds that both have.
 - *p*: two-sided paired t-test over the units, if the two models have at least {pairs} in common; where the units are
-  folds, with Nadeau and Bengio's correction. Not corrected for the number of comparisons.
-- *95%*: interval of the difference, from 2,000 bootstrap samples of the test sentences and of the seeds. The seeds
-  of a model with fewer than {resampled} are not resampled, so its interval is too narrow.
+  folds, with Nadeau and Bengio's correction. It asks whether other seeds would show the difference on the same test
+  sentences. Runs are paired by their seed, which does not make them alike. Not corrected for the number of comparisons.
+- *95%*: interval of the difference, from 2,000 bootstrap samples of the test sentences and of the seeds: it asks whether
+  other test sentences would show it as well. The seeds of a model with fewer than {resampled} are not resampled, so its
+  interval is too narrow.
 - *Dev*: the score on dev of the epoch that is tested. This is the epoch with the best relations on dev (CoNLL04 and
   ADE: strict macro F1, SciERC: boundaries micro F1), so the score is higher than it would be on new data. Without dev
   data, the last epoch is tested.
