@@ -427,17 +427,22 @@ def _votes_section(
     text = (
         "What the runs of a model that differ in their seed alone predict by majority (`python benchmarks/rescoring.py`; "
         "nothing is trained): the votes are counted as `aspert predict --vote` counts them. *Gain*: over the mean of the "
-        "runs. Headline scores on test, in percent."
+        "runs. *95%*: its interval for these runs, from 2,000 bootstrap samples of the test sentences. Headline scores on "
+        "test, in percent."
     )
 
     def cells(headline: tuple[str, str], group: Sequence[Result]) -> Iterator[str]:
         ids = {run.content["id"] for run in group}
-        mine = [vote["scores"] for vote in votes if ids >= set(vote["runs"])]
+        mine = [vote for vote in votes if ids >= set(vote["runs"])]
         for score in reversed(headline):
-            alone, together = [run.score(score) for run in group], mean_and_std([one[score] for one in mine])[0]
+            alone, together = (
+                [run.score(score) for run in group],
+                mean_and_std([one["scores"][score] for one in mine])[0],
+            )
             yield from (_spread(alone), _number(together), _signed(together - mean_and_std(alone)[0]))
+            yield ", ".join(" … ".join(map(_signed, one["gains"][score])) for one in mine)
 
-    columns = ["relations", "by vote", "gain", "entities", "by vote", "gain"]
+    columns = ["relations", "by vote", "gain", "95%", "entities", "by vote", "gain", "95%"]
     voters = {name for vote in votes for name in vote["runs"]}
     known = [result for result in results if result.content["id"] in voters]
     return _by_model("Several seeds together", text, columns, cells, known, corpora)

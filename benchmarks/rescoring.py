@@ -19,6 +19,7 @@ import argparse
 import gzip
 import hashlib
 import json
+import math
 import shlex
 import sys
 from collections import defaultdict
@@ -33,7 +34,8 @@ if __package__ in (None, ""):
 
 import data_scripts  # noqa: E402
 from benchmarks.experiments import with_data_dir  # noqa: E402
-from benchmarks.results import Result, launched_in, load_results  # noqa: E402
+from benchmarks.results import Result, launched_in, load_results, sentence_counts  # noqa: E402
+from benchmarks.significance import SentenceCounts, bootstrap_difference  # noqa: E402
 from modeling_aspert.configuration_aspert import AspertConfig  # noqa: E402
 from modeling_aspert.decoding import Predictions, join_records, learn_constraints  # noqa: E402
 from modeling_aspert.files import write_text  # noqa: E402
@@ -112,8 +114,8 @@ def rescored(
     Returns:
         Of each run, by its id: `between_right_spans` ("spans"); where test sentences stand in the training data,
         `without_shared` ("unseen"); and of a run without constraints, its scores with each of ``CONSTRAINTS``
-        ("constraints"). And of all ``VOTERS`` or more runs that differ in their seed alone, their ids ("runs") and the
-        "scores" of their vote.
+        ("constraints"). And of all ``VOTERS`` or more runs that differ in their seed alone, their ids ("runs"), the
+        "scores" of their vote, and 95% intervals of the "gains" over their mean score, by bootstrap over test sentences.
 
     Raises:
         ValueError: predictions that do not fit the test data.
@@ -160,7 +162,16 @@ def rescored(
         # predictions are in order: of a symmetric relation, the head is the entity that comes first
         found = [vote(records) for records in zip(*predictions.values(), strict=True)]
         scores = compute_scores(found, gold, symmetric_relations=schema.symmetric_relations)
-        votes.append({"runs": sorted(predictions), "scores": _f1(scores)})
+        counts = [
+            SentenceCounts([sentence_counts(*pair, schema.symmetric_relations) for pair in zip(records, gold)])
+            for records in (found, *predictions.values())
+        ]
+        gains = {
+            # of these very runs: other sentences, not other runs
+            name: bootstrap_difference({"": counts[:1]}, {"": counts[1:]}, name, min_resampled=math.inf)
+            for name in _f1(scores)
+        }
+        votes.append({"runs": sorted(predictions), "scores": _f1(scores), "gains": gains})
     return runs, votes
 
 
@@ -254,7 +265,8 @@ def read_rescored(file: Path, results: Sequence[Result] | None = None) -> dict[s
     mend = f"run `python benchmarks/rescoring.py{where}`"
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-        if not isinstance(content, dict) or content.get("kind") != KIND or "votes" not in content:
+        votes = content.get("votes") if isinstance(content, dict) and content.get("kind") == KIND else None
+        if votes is None or not all("gains" in one for one in votes):
             raise ValueError(f"it holds no {KIND}, or those of other code")
     except (OSError, ValueError) as error:
         raise ValueError(f"{file} cannot be read: {error}; {mend}") from None

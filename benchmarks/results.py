@@ -177,22 +177,26 @@ def counted_predictions(
             )
     rows = []
     for record, reference in zip(records, gold, strict=True):
-        per_type = compute_scores([record], [reference], symmetric_relations=symmetric)["per_type"]
-        counts = {
-            view: {
-                name: [row["support"], row["predicted"], row["true_positives"]] for name, row in per_type[view].items()
-            }
-            for view in VIEWS
-        }
         rows.append(
             {
                 "orig_id": record.get("orig_id"),
                 "entities": [_rounded(entity) for entity in record["entities"]],
                 "relations": [_rounded(relation) for relation in record["relations"]],
-                "counts": counts,
+                "counts": sentence_counts(record, reference, symmetric),
             }
         )
     return rows
+
+
+def sentence_counts(
+    record: Mapping[str, Any], reference: Mapping[str, Any], symmetric: Sequence[str]
+) -> dict[str, dict[str, list[int]]]:
+    """Gold, predicted and right items of a sentence, by view and type."""
+    per_type = compute_scores([record], [reference], symmetric_relations=symmetric)["per_type"]
+    return {
+        view: {name: [row["support"], row["predicted"], row["true_positives"]] for name, row in per_type[view].items()}
+        for view in VIEWS
+    }
 
 
 def unusual(launched: Mapping[str, Any]) -> dict[str, Any]:

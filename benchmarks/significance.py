@@ -132,11 +132,12 @@ def bootstrap_difference(
     score: str,
     samples: int = 2000,
     seed: int = 0,
+    min_resampled: float = MIN_RESAMPLED,
 ) -> tuple[float, float]:
     """Bootstrap over test sentences and runs of the difference of mean scores.
 
-    The same sentences are drawn for both models and for all their seeds. Of a model with at least MIN_RESAMPLED runs, so
-    many are drawn from these; fewer are taken as they are. Folds are resampled apart and averaged.
+    The same sentences are drawn for both models and for all their seeds. Of a model with at least ``min_resampled`` runs,
+    so many are drawn from these; fewer are taken as they are. Folds are resampled apart and averaged.
 
     Args:
         ours, baseline: by fold, the counts of each seed's run.
@@ -157,7 +158,7 @@ def bootstrap_difference(
         (size,) = sizes
         weights = _resamples(size, samples, (seed, number))
         rng = np.random.default_rng((seed, number, 1))
-        means = [_mean_of_runs(side[fold], score, weights, rng) for side in (ours, baseline)]
+        means = [_mean_of_runs(side[fold], score, weights, rng, min_resampled) for side in (ours, baseline)]
         differences += means[0] - means[1]
     differences /= len(ours)
     low, high = np.quantile(differences, (0.025, 0.975))
@@ -165,11 +166,11 @@ def bootstrap_difference(
 
 
 def _mean_of_runs(
-    runs: Sequence[SentenceCounts], score: str, weights: np.ndarray, rng: np.random.Generator
+    runs: Sequence[SentenceCounts], score: str, weights: np.ndarray, rng: np.random.Generator, min_resampled: float
 ) -> np.ndarray:
     """[R], the mean score of the runs that each sample draws, on its sentences."""
     scores = np.stack([counts.score(score, weights) for counts in runs])
-    if len(runs) >= MIN_RESAMPLED:
+    if len(runs) >= min_resampled:
         scores = np.take_along_axis(scores, rng.integers(len(runs), size=scores.shape), axis=0)
     return scores.mean(axis=0)
 

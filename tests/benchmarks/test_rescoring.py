@@ -125,14 +125,18 @@ def test_runs_that_differ_in_their_seed_alone_vote(folder, gold, tmp_path):
     expected = compute_scores([{**row, "relations": []} for row in gold], test)
     assert first["scores"] == {name: expected[name] for name in SCORE_NAMES if name.endswith("_f1")}
     assert first["scores"]["ner_micro_f1"] > 0 and set(second["scores"].values()) == {0}
+    # of the three that vote one finds nothing, and so their mean is two thirds of the vote's
+    low, high = first["gains"]["ner_micro_f1"]
+    assert 0 <= low < first["scores"]["ner_micro_f1"] / 3 < high < 100 / 3
+    assert set(map(tuple, second["gains"].values())) == {(0, 0)}
     output = tmp_path / "page.md"
     assert tables.main(["report", "--results", str(folder), "--output", str(output), "--no-plots"]) == 0
     page = output.with_name("page_all.md").read_text(encoding="utf-8").partition("## Several seeds together")[2]
     rows = [line for line in page.partition("\n## ")[0].splitlines() if line.startswith("| quickstart")]
     voted = first["scores"]["ner_micro_f1"]
-    assert [row.split(" | ")[4:5] + row.split(" | ")[8:] for row in rows] == [
-        ["3", "50.00 ± 0.00", f"{voted:.2f}", f"{voted - 50:+.2f} |"],
-        ["3", "50.00 ± 0.00", "0.00", "-50.00 |"],
+    assert [row.split(" | ")[4:5] + row.split(" | ")[9:] for row in rows] == [
+        ["3", "50.00 ± 0.00", f"{voted:.2f}", f"{voted - 50:+.2f}", f"{low:+.2f} … {high:+.2f} |"],
+        ["3", "50.00 ± 0.00", "0.00", "-50.00", "+0.00 … +0.00 |"],
     ]
 
 
