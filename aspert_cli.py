@@ -231,6 +231,12 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> int:
+    if argv is None and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        # the imports take seconds, and an interrupt within them would be a traceback, or lost
+        signal.signal(
+            signal.SIGINT,
+            lambda *_: (print("interrupted: nothing was begun", file=sys.stderr, flush=True), os._exit(130)),
+        )
     parser = build_parser()
     args = parser.parse_args(argv)
     if args.version:
@@ -258,7 +264,8 @@ def main(argv: list[str] | None = None) -> int:
             # what is wrong with a model is said in one line
             logging.set_verbosity_error()
             from modeling_aspert import commands
-
+        if argv is None and callable(signal.getsignal(signal.SIGINT)):  # not where it is ignored
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         getattr(commands, args.command.replace("-", "_"))(args)
     except KeyboardInterrupt:
         print("interrupted: nothing is half-written; JSON lines go on with the same command", file=sys.stderr)

@@ -474,7 +474,7 @@ def _load_data(
             logger.warning("%s has no dev data: only test is scored", data_args.dataset)
         data.pop("dev", None)
     if args.do_train:
-        for problem in data_scripts.shared_sentences(data):
+        for problem in (*data_scripts.shared_sentences(data), *data_scripts.untrained_types(data)):
             logger.warning("%s", problem)
     return data, schema
 

@@ -81,7 +81,7 @@ def untrained_types(splits: Mapping[str, Iterable[Mapping[str, Any]]]) -> tuple[
             field=f"{kind}.type",
             value=type_name,
             problem=f"does not occur in {train}, and cannot be learnt",
-            mend="annotate more of it, or take another seed",
+            mend="annotate more of it, or split anew",
         )
         for name in others
         for kind, type_name in types[name]

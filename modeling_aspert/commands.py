@@ -196,6 +196,8 @@ def _refuse_overwriting(path: str, inputs: Iterable[str]) -> None:
 
 def _check_output(path: str | os.PathLike, directory: bool = False) -> None:
     """Raise for an output that cannot be written: before the model is loaded, not after hours."""
+    if path in ("", "-"):
+        raise ValueError(f"--output {path!r} is no name of a file; left out, `predict` writes to standard output")
     check_writable(path, check_target(path, directory))
 
 
@@ -226,6 +228,8 @@ def predict(args: Namespace) -> None:
     if shown:
         progress["total"] = len(args.text) if args.text else count_records(args.inputs or ["-"], args.input_format)
     if args.output is None:
+        if sys.stdout is None:
+            raise OSError("standard output is closed: name a file with --output")
         for record in tqdm(_run(extractor, _chunks(records), as_words=True), **progress):
             print(json_line(record), flush=True)
         return

@@ -51,12 +51,22 @@ def compute_scores(
         a split with neither gold nor predictions.
 
     Raises:
-        ValueError: for lists of different lengths, or a record that is not in this format.
+        ValueError: for lists of different lengths, a record that is not in this format, or words on one side and
+            characters on the other.
     """
     if len(predictions) != len(references):
         raise ValueError(
             f"{len(predictions)} predictions were given for {len(references)} references; give one prediction "
             "a sentence, in the order of the references."
+        )
+    words = [
+        {"tokens" in record for record in records if "tokens" in record or "text" in record}
+        for records in (predictions, references)
+    ]
+    if words in ([{True}, {False}], [{False}, {True}]):
+        raise ValueError(
+            "one of predictions and references counts words (tokens), the other characters (text): predict words "
+            "(Extractor.annotate, or inputs with tokens), or give both in characters."
         )
     symmetric = frozenset(symmetric_relations or ())
     gold, predicted, correct = ({view: Counter() for view in VIEWS} for _ in range(3))

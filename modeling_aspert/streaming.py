@@ -153,6 +153,8 @@ def _format_of(path: str, format: str | None) -> str:
 @contextmanager
 def _open(path: str) -> Iterator[IO[bytes]]:
     if path == "-":
+        if sys.stdin is None:
+            raise InputError("standard input is closed: name a file")
         yield sys.stdin.buffer
     elif not _is_gzip(path):
         with open(path, "rb") as file:
@@ -392,7 +394,7 @@ def _read_parquet(path: str, column: str | None) -> Iterator[_Row]:
             chosen = _text_column(names, column, path)
             kind = table.schema_arrow.field(chosen).type
             kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-            if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+            if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)):
                 raise InputError(f"{path}: column {chosen!r} holds {kind}, not strings")
             id_column = ["id"] if names.count("id") == 1 and chosen != "id" else []
             number = -1
@@ -404,8 +406,12 @@ def _read_parquet(path: str, column: str | None) -> Iterator[_Row]:
                         raise InputError(f"{path}, record {number}: {chosen!r} is null, give a string")
                     own_id = own_id if own_id is None or isinstance(own_id, int) else str(own_id)
                     yield own_id, text, None, path, number
-    except (pa.ArrowException, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: no Parquet that can be read ({error})") from error
+    except (pa.ArrowException, UnicodeDecodeError, OSError) as error:
+        # what is damaged is an OSError without a number to pyarrow
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path}: no Parquet that can be read ({reason}): write or download it again") from error
 
 
 def count_records(paths: Sequence[str | os.PathLike], format: str | None = None) -> int | None:

@@ -21,6 +21,13 @@ def check_learnable(config: AspertConfig, metric: str) -> None:
         raise ValueError("learn_thresholds does not go with relation_none_class = true, whose veto depends on them")
     if metric not in SCORE_NAMES:
         raise ValueError(f"metric = {metric!r} is not valid: choose one of {', '.join(SCORE_NAMES)}")
+    check_metric(config, metric, "metric")
+
+
+def check_metric(config: AspertConfig, metric: str, name: str) -> None:
+    """Raise ValueError for a score of relations of a model without relation types: it is 0 whatever is found."""
+    if not config.relation_types and not metric.startswith("ner_"):
+        raise ValueError(f"{name} = {metric} is 0 for a model without relation types: choose one such as ner_micro_f1")
 
 
 def loosest_fields(config: AspertConfig) -> dict[str, Any]:

@@ -34,7 +34,7 @@ from .modeling_aspert import AspertForJointExtraction, AspertOutput
 from .optimization import UncorrectedAdamW
 from .processing_aspert import AspertProcessor
 from .scoring import compute_scores
-from .thresholds import check_learnable, learn_thresholds, loosest_fields
+from .thresholds import check_learnable, check_metric, learn_thresholds, loosest_fields
 from .training_arguments import AspertTrainingArguments
 
 logger = logging.getLogger(__name__)
@@ -72,7 +72,7 @@ class AspertTrainer(Trainer):
     Raises:
         TypeError: a data set of another kind.
         ValueError: no processor, a data set for other labels than the model's, a score for the best checkpoint that names
-            none of several evaluation sets, early stopping without one, or reentrant gradient checkpointing, through which
+            none of several evaluation sets or is one of relations where the model has none, early stopping without one, or reentrant gradient checkpointing, through which
             the attentional contribution does not train.
     """
 
@@ -116,6 +116,8 @@ class AspertTrainer(Trainer):
                 f"metric_for_best_model = {args.metric_for_best_model!r} is no score of the evaluation: take one such as "
                 f"{f'{prefixes[0]}{args.score_for_best_model}'!r}"
             )
+        if args.eval_strategy != "no" and model is not None:
+            check_metric(model.config, args.score_for_best_model, "metric_for_best_model")
         # with `model_init`, the configuration comes with the model
         self.collator = AspertDataCollator(
             processing_class,
@@ -132,7 +134,7 @@ class AspertTrainer(Trainer):
         self._left_out = 0
         callbacks = list(callbacks or ())
         if args.early_stopping_patience is not None:
-            callbacks.append(EarlyStoppingCallback(args.early_stopping_patience))
+            callbacks.append(_EarlyStopping(args.early_stopping_patience))
         args.remove_unused_columns = False
         super().__init__(
             model=model,
@@ -547,6 +549,14 @@ def _check_dataset(dataset: Any, config: AspertConfig | None) -> None:
             raise ValueError(
                 f"a data set for the {name} {theirs}, but the model has {ours}: make it with the model's configuration"
             )
+
+
+class _EarlyStopping(EarlyStoppingCallback):
+    """Is patient until anything was found: a score of 0 of the first epochs is no sign that nothing is learnt."""
+
+    def check_metric_value(self, args: Any, state: TrainerState, control: Any, metric_value: float) -> None:
+        if metric_value > 0 or state.best_metric:
+            super().check_metric_value(args, state, control, metric_value)
 
 
 class _SamplerEpoch(TrainerCallback):

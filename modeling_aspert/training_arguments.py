@@ -16,6 +16,13 @@ logger = logging.getLogger(__name__)
 
 _SCORE = "re_strict_micro_f1"
 _LEAST = {
+    "per_device_train_batch_size": 1,
+    "per_device_eval_batch_size": 1,
+    "gradient_accumulation_steps": 1,
+    "learning_rate": 0.0,
+    "weight_decay": 0.0,
+    "adam_epsilon": 0.0,
+    "seed": 0,
     "negative_entity_count": 0,
     "negative_relation_count": 0,
     "early_stopping_patience": 1,
@@ -42,7 +49,8 @@ class AspertTrainingArguments(TrainingArguments):
         negative_relation_count: negative pairs drawn a sentence and epoch.
         head_learning_rate: peak learning rate of everything but the encoder. Default: ``learning_rate``.
         adam_bias_correction: False for AdamW as in SpERT's code, whose first steps are larger.
-        early_stopping_patience: evaluations without a better score after which training stops. Default: never.
+        early_stopping_patience: evaluations without a better score after which training stops, from the first score above 0
+            on. Default: never.
     """
 
     output_dir: str | None = field(default="output", metadata={"help": "Where the model and all results are written."})

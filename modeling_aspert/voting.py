@@ -95,10 +95,23 @@ class VotingExtractor:
             yield vote(records)
 
     def extract(self, inputs: Iterable[str | Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
-        """As :meth:`Extractor.extract`; ValueError for an input with given entities, on which there is no vote."""
+        """As :meth:`Extractor.extract`; ValueError for an input with given entities, on which there is no vote, and for
+        models that differ in how they split texts."""
         refuse_single(inputs)
+        self._check_alike()
         for records in self._together("extract", inputs, "input"):
             yield {"text": records[0]["text"], **vote(records)}
+
+    def _check_alike(self) -> None:
+        """Refuse models that see other words or sentences in a text: they would hardly vote for the same spans."""
+        for field in ("word_splitter", "language"):
+            first, *others = (getattr(one, field) for one in self.extractors)
+            for other in others:
+                if other != first:
+                    raise ValueError(
+                        f"the models that vote differ in their {field} ({first} and {other}): give one for all "
+                        f"(ExtractionOptions.{field}, --{field.replace('_', '-')})"
+                    )
 
     def _together(self, method: str, inputs: Iterable[Any], kind: str) -> Iterator[tuple[dict[str, Any], ...]]:
         """What each model makes of each input, of which none may have given entities."""

@@ -884,6 +884,12 @@ def test_learn_constraints_checks_its_data(tmp_path, data, capsys):
     assert f"{folder}/config.json: no JSON (" in failed(capsys, "learn-constraints", folder, data)
 
 
+def test_an_output_of_no_name_is_refused(folder, data, capsys):
+    for output in ("-", ""):
+        for command in (["predict", folder, "--text", "x"], ["show", folder, "--text", "x"]):
+            assert f"--output {output!r} is no name of a file" in failed(capsys, *command, "--output", output)
+
+
 def test_errors_are_one_line(folder, data, tmp_path, capsys):
     assert "no such folder" in failed(capsys, "predict", tmp_path / "nothing", "--text", "x")
     assert "nothing.txt" in failed(capsys, "predict", folder, tmp_path / "nothing.txt")

@@ -568,17 +568,21 @@ def test_constraints_are_learnt_but_what_was_asked_for_stands(
     assert set(config["relation_type_constraints"]) == {"works-for", "lives-in", "married-to"}
 
 
-def test_sentences_of_two_splits_are_counted(
+def test_sentences_of_two_splits_and_types_that_train_lacks_are_told(
     corpus: Path, encoder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     records = {split: json.loads((corpus / f"{split}.json").read_text()) for split in ("train", "dev", "test")}
     records["test"][0] = records["train"][3]
+    for record in records["train"]:
+        record["relations"] = []
     train_words = [record["tokens"] for record in records["train"]]
     shared = sum(record["tokens"] in train_words for record in records["test"])
     other = write_corpus(tmp_path / "corpus", **records)
     run(other, encoder, tmp_path / "output", max_steps=1)
     said = [record.getMessage() for record in caplog.records if record.name == "aspert.train"]
     assert any(message.startswith(f"test: tokens: {shared} of ") and "stand in train" in message for message in said)
+    lacking = [message for message in said if "does not occur in train, and cannot be learnt" in message]
+    assert lacking and all(".type = " in message for message in lacking)
 
 
 def test_without_development_data_the_last_model_is_kept(
@@ -1328,6 +1332,8 @@ def test_resume_refuses_checkpoints_of_the_model_alone(corpus: Path, encoder: Pa
 
 def test_resume_keeps_the_patience_of_early_stopping(corpus: Path, encoder: Path, tmp_path: Path) -> None:
     fields = {"num_train_epochs": 9, "learning_rate": 0.0, "early_stopping_patience": 3, "save_total_limit": 3}
+    # an untrained model finds something
+    fields["metric_for_best_model"] = "ner_micro_recall"
     # two evaluations without a better score before the kill, one after it
     kill_at_step(tmp_path, 26, arguments(corpus, encoder, tmp_path / "output", **fields))
     resume(corpus, encoder, tmp_path / "output", **fields)

@@ -138,7 +138,6 @@ def test_types_that_train_lacks_are_named():
 
     splits = {"train": [record("A")], "dev": [record("A", "B", relations=("A",))], "test": []}
     assert [str(problem) for problem in untrained_types(splits)] == [
-        "dev: entities.type = 'B': does not occur in train, and cannot be learnt; annotate more of it, or take another seed",
-        "dev: relations.type = 'A': does not occur in train, and cannot be learnt; annotate more of it, or take another "
-        "seed",
+        "dev: entities.type = 'B': does not occur in train, and cannot be learnt; annotate more of it, or split anew",
+        "dev: relations.type = 'A': does not occur in train, and cannot be learnt; annotate more of it, or split anew",
     ]

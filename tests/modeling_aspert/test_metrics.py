@@ -259,6 +259,15 @@ def test_malformed_record(bad, message):
         compute_scores([bad], [record([])])
 
 
+def test_words_and_characters_are_not_compared():
+    words = {"tokens": ["Ann"], "entities": [{"type": "Person", "start": 0, "end": 1}], "relations": []}
+    characters = {"text": "Ann", "entities": [{"type": "Person", "start": 0, "end": 3}], "relations": []}
+    for pair in ((words, characters), (characters, words)):
+        with pytest.raises(ValueError, match=r"counts words \(tokens\), the other characters \(text\): predict words"):
+            compute_scores(*([one] for one in pair))
+    assert compute_scores([characters], [characters])["ner_micro_f1"] == 100
+
+
 def test_length_mismatch():
     with pytest.raises(ValueError, match="1 predictions were given for 2 references"):
         compute_scores(GOLD[:1], GOLD)

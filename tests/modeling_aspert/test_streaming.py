@@ -183,6 +183,24 @@ def test_parquet(tmp_path):
     dictionary = pa.table({"text": pa.array(["x", "x"]).dictionary_encode()})
     pq.write_table(dictionary, path)
     assert texts_of(path) == ["x", "x"]
+    pq.write_table(pa.table({"text": pa.array(["x", "x"], pa.string_view())}), path)
+    assert texts_of(path) == ["x", "x"]
+
+
+def test_a_parquet_file_with_damaged_pages(tmp_path):
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"text": [f"text {number}" for number in range(5000)]}), path, compression="none")
+    content = bytearray(path.read_bytes())
+    content[4:200] = bytes(196)
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"a.parquet: no Parquet that can be read .*: write or download it again"):
+        texts_of(path)
+
+
+def test_standard_input_that_is_closed(monkeypatch):
+    monkeypatch.setattr("sys.stdin", None)
+    with pytest.raises(InputError, match="standard input is closed: name a file"):
+        texts_of("-")
 
 
 @pytest.mark.parametrize(

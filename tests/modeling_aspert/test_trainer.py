@@ -27,6 +27,7 @@ from modeling_aspert import (
     JointExtractionDataset,
 )
 from modeling_aspert.dataset import EpochSampler
+from modeling_aspert.thresholds import check_learnable
 from tests.training_corpus import empty_record, make_encoder, make_records
 from tests.training_steps import LABELS, NO_DROPOUT, evaluate, make_trainer, save_evaluation, save_steps, take_steps
 from tests.training_worker import run_together
@@ -434,6 +435,9 @@ def test_learning_rate_warms_up_and_decays(encoder: Path, tmp_path: Path) -> Non
     ("fields", "message"),
     [
         ({"negative_relation_count": -2}, "negative_relation_count = -2"),
+        ({"gradient_accumulation_steps": -1}, "gradient_accumulation_steps = -1 is not valid: it must be >= 1"),
+        ({"per_device_eval_batch_size": 0}, "per_device_eval_batch_size = 0 is not valid: it must be >= 1"),
+        ({"weight_decay": -0.1}, "weight_decay = -0.1 is not valid: it must be >= 0"),
         ({"eval_do_concat_batches": False}, "eval_do_concat_batches = False is not valid: scores .*; leave it out"),
         ({"batch_eval_metrics": True}, "batch_eval_metrics = True is not valid: scores .*; leave it out"),
         ({"greater_is_better": False}, "greater_is_better = False is not valid: of every score .*; leave it out"),
@@ -780,6 +784,46 @@ def test_patience_reaches_a_trainer_made_by_hand(encoder: Path, tmp_path: Path) 
     ]
     assert [callback.early_stopping_patience for callback in stopping[0]] == [3] and not stopping[1]
     assert all(given in trainer.callback_handler.callbacks for trainer in trainers)
+
+
+def test_patience_begins_when_something_is_found(encoder: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    """The first scores of a training are 0, which is no sign that nothing is learnt."""
+    made = make_trainer(encoder, tmp_path, make_records(4, 1))
+    args = AspertTrainingArguments(
+        str(tmp_path), early_stopping_patience=2, num_train_epochs=9, use_cpu=True, disable_tqdm=True
+    )
+    trainer = AspertTrainer(made.model, args, made.processing_class, made.train_dataset, made.train_dataset)
+    scores = iter([0.0, 0.0, 0.0, 0.0, 5.0, 4.0, 5.0, 6.0, 7.0])
+    monkeypatch.setattr(trainer, "_compute_metrics", None)
+    monkeypatch.setattr(
+        trainer, "evaluate", lambda *args, **kwargs: trainer.control and stub_evaluation(trainer, next(scores))
+    )
+    trainer.train()
+    assert trainer.state.epoch == 7 and list(scores) == [6.0, 7.0]
+
+
+def stub_evaluation(trainer: AspertTrainer, score: float) -> dict[str, float]:
+    metrics = {trainer.args.evaluated_metric: score}
+    trainer.control = trainer.callback_handler.on_evaluate(trainer.args, trainer.state, trainer.control, metrics)
+    return metrics
+
+
+def test_a_score_of_relations_chooses_nothing_where_there_are_none(encoder: Path, tmp_path: Path) -> None:
+    records = [record | {"relations": []} for record in make_records(4, 1)]
+    model = AspertForJointExtraction.from_encoder_pretrained(encoder, entity_types=LABELS["entity_types"])
+    processor = AspertProcessor.from_encoder_pretrained(encoder)
+    data = [JointExtractionDataset(records, processor, model.config)] * 2
+    fields = {"output_dir": str(tmp_path), "use_cpu": True, "disable_tqdm": True, "num_train_epochs": 1}
+    with pytest.raises(
+        ValueError, match="metric_for_best_model = re_strict_micro_f1 is 0 for a model without relation"
+    ):
+        AspertTrainer(model, AspertTrainingArguments(**fields), processor, *data)
+    args = AspertTrainingArguments(**fields, metric_for_best_model="ner_micro_f1")
+    AspertTrainer(model, args, processor, *data)
+    with pytest.raises(
+        ValueError, match="metric = re_strict_micro_f1 is 0 for a model without relation types: choose"
+    ):
+        check_learnable(model.config, "re_strict_micro_f1")
 
 
 def test_a_loop_over_a_dataset_is_one_epoch(encoder: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import random
 from collections.abc import Iterator
@@ -161,6 +162,15 @@ def test_voters_need_company_and_the_same_labels(extractors):
     # the order of the labels is each model's own
     reversed_types = make_model(entity_types=list(reversed(extractors[0].model.config.entity_types)))
     VotingExtractor([extractors[0], Extractor(reversed_types, make_processor())])
+
+
+def test_voters_see_the_same_words(extractors):
+    """Of models that split texts differently none would vote for the other's spans."""
+    first, second = extractors[0], copy.copy(extractors[1])
+    second.word_splitter = "whitespace"
+    with pytest.raises(ValueError, match=r"differ in their word_splitter \(rules and whitespace\): give one for all"):
+        list(VotingExtractor([first, second]).extract(["Ada met Marie."]))
+    assert list(VotingExtractor([first, second]).annotate([Sentence(["Ada"])]))
 
 
 def test_what_voters_do_not_take(extractors):
