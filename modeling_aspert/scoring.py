@@ -60,7 +60,7 @@ def compute_scores(
             "a sentence, in the order of the references."
         )
     words = [
-        {"tokens" in record for record in records if "tokens" in record or "text" in record}
+        {"tokens" in one for one in records if isinstance(one, Mapping) and ("tokens" in one or "text" in one)}
         for records in (predictions, references)
     ]
     if words in ([{True}, {False}], [{False}, {True}]):
