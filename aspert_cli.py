@@ -231,12 +231,8 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> int:
-    if argv is None and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        # the imports take seconds, and an interrupt within them would be a traceback, or lost
-        signal.signal(
-            signal.SIGINT,
-            lambda *_: (print("interrupted: nothing was begun", file=sys.stderr, flush=True), os._exit(130)),
-        )
+    if argv is None:
+        end_on_interrupt()
     parser = build_parser()
     args = parser.parse_args(argv)
     if args.version:
@@ -264,8 +260,8 @@ def main(argv: list[str] | None = None) -> int:
             # what is wrong with a model is said in one line
             logging.set_verbosity_error()
             from modeling_aspert import commands
-        if argv is None and callable(signal.getsignal(signal.SIGINT)):  # not where it is ignored
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+        if argv is None:
+            raise_on_interrupt()
         getattr(commands, args.command.replace("-", "_"))(args)
     except KeyboardInterrupt:
         print("interrupted: nothing is half-written; JSON lines go on with the same command", file=sys.stderr)
@@ -276,6 +272,22 @@ def main(argv: list[str] | None = None) -> int:
         print(f"error: {one_line(error)}", file=sys.stderr)
         return 2
     return 0
+
+
+def end_on_interrupt() -> None:
+    """Let an interrupt end the process with a line: within the imports, which take seconds, it would be a traceback, or
+    lost."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(
+            signal.SIGINT,
+            lambda *_: (print("interrupted: nothing was begun", file=sys.stderr, flush=True), os._exit(130)),
+        )
+
+
+def raise_on_interrupt() -> None:
+    """Let an interrupt be a KeyboardInterrupt, but where it is ignored, as in the background."""
+    if callable(signal.getsignal(signal.SIGINT)):
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def one_line(error: Exception) -> str:

@@ -18,7 +18,6 @@ import pickle
 import platform
 import re
 import shlex
-import signal
 import sys
 import typing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -28,12 +27,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-    # the imports below take seconds, and an interrupt within them would be a traceback
-    signal.signal(
-        signal.SIGINT,
-        lambda *_: (print("interrupted: nothing was begun", file=sys.stderr, flush=True), os._exit(130)),
-    )
+from aspert_cli import end_on_interrupt, one_line, raise_on_interrupt
+
+if __name__ == "__main__":
+    end_on_interrupt()
 
 import datasets
 import yaml
@@ -44,7 +41,6 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import CONFIG_NAME
 
 import data_scripts
-from aspert_cli import one_line
 from modeling_aspert import (
     AspertConfig,
     AspertForJointExtraction,
@@ -735,6 +731,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    if callable(signal.getsignal(signal.SIGINT)):  # not where it is ignored, as in the background
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    raise_on_interrupt()
     sys.exit(main())

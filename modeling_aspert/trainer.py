@@ -72,8 +72,8 @@ class AspertTrainer(Trainer):
     Raises:
         TypeError: a data set of another kind.
         ValueError: no processor, a data set for other labels than the model's, a score for the best checkpoint that names
-            none of several evaluation sets or is one of relations where the model has none, early stopping without one, or reentrant gradient checkpointing, through which
-            the attentional contribution does not train.
+            none of several evaluation sets or is one of relations where the model has none, early stopping without an
+            evaluation set, or reentrant gradient checkpointing, through which the attentional contribution does not train.
     """
 
     args: AspertTrainingArguments
